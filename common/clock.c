@@ -1,0 +1,41 @@
+/* Reads the clocks and formats times. Touches nothing else. */
+#include "common/clock.h"
+
+#include <stdio.h>
+#include <time.h>
+
+static int64_t clock_read_ms(clockid_t id)
+{
+    struct timespec now;
+
+    clock_gettime(id, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+int64_t clock_wall_ms(void)
+{
+    return clock_read_ms(CLOCK_REALTIME);
+}
+
+int64_t clock_monotonic_ms(void)
+{
+    return clock_read_ms(CLOCK_MONOTONIC);
+}
+
+struct timeval clock_timeval(int64_t ms)
+{
+    if (ms < 0)
+        ms = 0;
+    return (struct timeval){.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
+}
+
+void clock_format(int64_t ms, char text[CLOCK_TEXT_BYTES])
+{
+    time_t seconds = (time_t)(ms / 1000);
+    struct tm utc;
+    char day[CLOCK_TEXT_BYTES];
+
+    gmtime_r(&seconds, &utc);
+    strftime(day, sizeof(day), "%Y-%m-%dT%H:%M:%S", &utc);
+    snprintf(text, CLOCK_TEXT_BYTES, "%.19s.%03dZ", day, (int)(ms % 1000));
+}
