@@ -1,0 +1,126 @@
+# caf: build, check, demo, install. `make help` lists the targets.
+#   SAN=1      build with AddressSanitizer and UndefinedBehaviorSanitizer, in build/san
+#   CC=clang   the other compiler (give it a BUILD of its own)
+#   BUILD=DIR  where everything that is made goes
+.DEFAULT_GOAL := all
+
+VERSION  := 0.1.0
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+BUILD    ?= build$(if $(SAN),/san)
+DATADIR  := $(PREFIX)/share/caf
+LIBEXEC  := $(PREFIX)/libexec/caf
+SYSCONF  ?= /etc/caf
+
+PACKAGES := libevent_core libpq msgpack openssl hiredis jansson inih
+WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Werror
+HARDEN   := -fPIE -fstack-protector-strong
+ifdef SAN
+OPTIMISE := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+LINKSAN  := -fsanitize=address,undefined
+else
+OPTIMISE := -O2
+HARDEN   += -D_FORTIFY_SOURCE=3
+endif
+CFLAGS   ?= -g
+ALL_CFLAGS = -std=gnu11 $(WARNINGS) $(HARDEN) $(OPTIMISE) $(CFLAGS) -I. -I$(BUILD)/gen \
+             -DCAF_VERSION='"$(VERSION)"' -DCAF_DATADIR='"$(DATADIR)"' -DCAF_SYSCONF='"$(SYSCONF)"' \
+             $(shell pkg-config --cflags $(PACKAGES))
+ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed $(LINKSAN) $(LDFLAGS)
+LIBS     := $(shell pkg-config --libs $(PACKAGES))
+
+# ---- what is made of what ----------------------------------------------------------------------
+# A program is its main file and a library of everything else in its part, so that unit tests link the same objects.
+PROGRAMS := keeper frontd frontd-worker registryd auditd eventd cafctl
+
+MAIN_keeper        := frontd/keeper_main.c
+MAIN_frontd        := frontd/supervisor_main.c
+MAIN_frontd-worker := frontd/worker_main.c
+MAIN_registryd     := registryd/main.c
+MAIN_auditd        := auditd/main.c
+MAIN_eventd        := eventd/main.c
+MAIN_cafctl        := cafctl/main.c
+MAINS := $(foreach p,$(PROGRAMS),$(MAIN_$(p)))
+
+library = $(filter-out $(MAINS),$(wildcard $(1)))
+SOURCES_common        := $(call library,common/*.c proto/*.c)
+SOURCES_keeper        := $(call library,frontd/keeper*.c)
+SOURCES_frontd        := $(call library,frontd/supervisor*.c)
+SOURCES_frontd-worker := $(filter-out $(SOURCES_keeper) $(SOURCES_frontd),$(call library,frontd/*.c))
+SOURCES_registryd     := $(call library,registryd/*.c)
+SOURCES_auditd        := $(call library,auditd/*.c)
+SOURCES_eventd        := $(call library,eventd/*.c)
+SOURCES_cafctl        := $(call library,cafctl/*.c)
+
+objects   = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+STATEMENTS := $(patsubst sql/%.sql,$(BUILD)/gen/%_sql.h,$(wildcard sql/*.sql))
+ARCHIVES := $(foreach p,$(PROGRAMS),$(BUILD)/lib/$(p).a)
+BINARIES := $(addprefix $(BUILD)/bin/,$(PROGRAMS))
+UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
+
+.PHONY: all tests help deps demo check unit lint format install clean
+.SECONDARY:
+
+all: $(BINARIES) ## build every program into $(BUILD)/bin
+tests: $(UNIT_TESTS) ## build the unit tests
+
+$(BUILD)/gen/%_sql.h: sql/%.sql sql/embed.awk
+	@mkdir -p $(@D)
+	awk -f sql/embed.awk $< > $@.new && mv $@.new $@
+
+$(BUILD)/obj/%.o: %.c Makefile | $(STATEMENTS)
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+
+$(BUILD)/lib/common.a: $(call objects,$(SOURCES_common))
+	@mkdir -p $(@D)
+	rm -f $@ && $(AR) rcs $@ $^
+
+define program
+$(BUILD)/lib/$(1).a: $(call objects,$(SOURCES_$(1)))
+	@mkdir -p $$(@D)
+	rm -f $$@ && $$(AR) rcs $$@ $$^
+
+$(BUILD)/bin/$(1): $(call objects,$(MAIN_$(1))) $(BUILD)/lib/$(1).a $(BUILD)/lib/common.a
+	@mkdir -p $$(@D)
+	$$(CC) $$(ALL_LDFLAGS) $$^ -o $$@ $$(LIBS)
+endef
+$(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
+
+$(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(ARCHIVES) $(BUILD)/lib/common.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) $< $(ARCHIVES) $(BUILD)/lib/common.a -o $@ $(LIBS) $(shell pkg-config --libs check)
+
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+
+# ---- what people run ---------------------------------------------------------------------------
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+deps: ## install the Debian packages of ./dependencies that are missing
+	@dev/deps
+
+demo: deps ## the story: an agent, over real mTLS, becomes a row that nobody else can take
+	@$(MAKE) --no-print-directory all
+	@dev/demo
+
+check: deps ## every test, under the sanitizers; ends in "N passed, N failed"
+	@$(MAKE) --no-print-directory SAN=1 all tests
+	@tests/run
+
+lint: deps ## clang-format, clang-tidy, shellcheck, both compilers: no warnings
+	@dev/lint
+
+format: ## let clang-format lay the C files out
+	clang-format -i $$(git ls-files '*.c' '*.h')
+
+install: all ## install into $(DESTDIR)$(PREFIX), units and samples with it
+	install -d $(DESTDIR)$(LIBEXEC) $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(DATADIR)/sql/migrations
+	install -m 0755 $(filter-out %/cafctl,$(BINARIES)) $(DESTDIR)$(LIBEXEC)
+	install -m 0755 $(BUILD)/bin/cafctl $(DESTDIR)$(PREFIX)/bin
+	install -m 0644 sql/*.sql $(DESTDIR)$(DATADIR)/sql
+	install -m 0644 sql/migrations/*.sql $(DESTDIR)$(DATADIR)/sql/migrations
+	systemd/install '$(DESTDIR)' '$(PREFIX)' '$(LIBEXEC)' '$(SYSCONF)'
+
+clean: ## remove what was made
+	rm -rf build
