@@ -23,7 +23,7 @@ OPTIMISE := -O2
 HARDEN   += -D_FORTIFY_SOURCE=3
 endif
 CFLAGS   ?= -g
-ALL_CFLAGS = -std=gnu11 $(WARNINGS) $(HARDEN) $(OPTIMISE) $(CFLAGS) -I. -I$(BUILD)/gen \
+ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE $(WARNINGS) $(HARDEN) $(OPTIMISE) $(CFLAGS) -I. -I$(BUILD)/gen \
              -DCAF_VERSION='"$(VERSION)"' -DCAF_DATADIR='"$(DATADIR)"' -DCAF_SYSCONF='"$(SYSCONF)"' \
              $(shell pkg-config --cflags $(PACKAGES))
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed $(LINKSAN) $(LDFLAGS)

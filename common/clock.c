@@ -2,6 +2,7 @@
 #include "common/clock.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 static int64_t clock_read_ms(clockid_t id)
@@ -33,9 +34,11 @@ void clock_format(int64_t ms, char text[CLOCK_TEXT_BYTES])
 {
     time_t seconds = (time_t)(ms / 1000);
     struct tm utc;
-    char day[CLOCK_TEXT_BYTES];
+    int written;
 
     gmtime_r(&seconds, &utc);
-    strftime(day, sizeof(day), "%Y-%m-%dT%H:%M:%S", &utc);
-    snprintf(text, CLOCK_TEXT_BYTES, "%.19s.%03dZ", day, (int)(ms % 1000));
+    strftime(text, CLOCK_TEXT_BYTES, "%Y-%m-%dT%H:%M:%S", &utc);
+    written = (int)strlen(text);
+    snprintf(text + written, (size_t)(CLOCK_TEXT_BYTES - written), ".%03uZ",
+             (unsigned)(ms % 1000) % 1000U);
 }

@@ -16,11 +16,13 @@
 #include <stdio.h>
 
 enum config_type {
-    CONFIG_TEXT,   /* min..max bytes of printable text */
-    CONFIG_LIST,   /* words apart by commas; min..max of them; the key may be given again to add more */
+    CONFIG_TEXT, /* min..max bytes of printable text */
+    CONFIG_LIST, /* words apart by commas; min..max of them; the key may be given again to add more
+                  */
     CONFIG_NUMBER, /* a decimal integer, min..max */
     CONFIG_FLAG,   /* yes or no */
-    CONFIG_CHOICE, /* one of the words in the default, "first|second|third"; the first is the default */
+    CONFIG_CHOICE, /* one of the words in the default, "first|second|third"; the first is the
+                      default */
     CONFIG_MAP,    /* the whole section: any key = value, in the order of the file; at most max */
 };
 
@@ -57,14 +59,18 @@ struct config_option {
 #define CONFIG_MEMBER(section, key, type, fallback, min, max, help)                                \
     config_member_##type section##_##key;
 #define CONFIG_ROW(section, key, type, fallback, min, max, help)                                   \
-    {#section, #key, CONFIG_##type, offsetof(CONFIG_STRUCT, section##_##key), fallback,            \
-     min,      max,  help},
-#define CONFIG_END {NULL, NULL, CONFIG_TEXT, 0, NULL, 0, 0, NULL}
+    {#section, #key, CONFIG_##type, offsetof(CONFIG_STRUCT, section##_##key),                      \
+     fallback, min,  max,           help},
+#define CONFIG_END                                                                                 \
+    {                                                                                              \
+        NULL, NULL, CONFIG_TEXT, 0, NULL, 0, 0, NULL                                               \
+    }
 
 /* Fills values (a zeroed struct that the table describes) with the defaults, then with the file's
- * content. Returns 0; or -1 with error set to "FILE:LINE: reason". Refused: an unknown section or key, a
- * key given twice (but for LIST), a value out of type or range, a line over 4,096 bytes, an unreadable file.
- * file NULL leaves the defaults alone. The strings in values are owned by it: config_free. */
+ * content. Returns 0; or -1 with error set to "FILE:LINE: reason". Refused: an unknown section or
+ * key, a key given twice (but for LIST), a value out of type or range, a line over 199 bytes
+ * (libinih's bound), an unreadable file. file NULL leaves the defaults alone. The strings in values
+ * are owned by it: config_free. */
 int config_load(const struct config_option *options, void *values, const char *file, char *error,
                 size_t error_size);
 

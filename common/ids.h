@@ -22,7 +22,8 @@ void ids_uuid_text(const uint8_t bytes[16], char text[UUID_TEXT_BYTES]);
 /* Reads the UUID spelling back into 16 bytes; returns 0, or -1 when text is not one. */
 int ids_uuid_parse(const char *text, uint8_t bytes[16]);
 
-/* A 64-bit hash of len bytes for tables and for spreading load; equal in every process and build. */
+/* A 64-bit hash of len bytes for tables and for spreading load; equal in every process and build.
+ */
 uint64_t ids_hash(const void *bytes, size_t len);
 
 #endif

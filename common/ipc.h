@@ -1,7 +1,7 @@
 /* Framed messages over Unix stream sockets: one channel, a server of many, a client that resends.
  *
- * Both ends say HELLO first. A frame that is malformed, too long, from a peer that may not send it, or
- * a HELLO of another version ends that channel with a log line and a count, never the daemon. */
+ * Both ends say HELLO first. A frame that is malformed, too long, from a peer that may not send it,
+ * or a HELLO of another version ends that channel with a log line and a count, never the daemon. */
 #ifndef CAF_COMMON_IPC_H
 #define CAF_COMMON_IPC_H
 
@@ -13,24 +13,27 @@
 
 /* ---- a channel ------------------------------------------------------------------------------ */
 
-/* One connected socket. Counted: the owner holds one reference, each unanswered ipc_reply_to another. */
+/* One connected socket. Counted: the owner holds one reference, each unanswered ipc_reply_to
+ * another. */
 struct ipc_channel;
 
 struct ipc_channel_events {
     /* A message after HELLO; it and its views live until this returns. */
     void (*message)(struct ipc_channel *channel, const struct message *message, void *arg);
-    /* The channel ended (why: a literal; "end of file" for an orderly one). Called at most once and never
-     * from within ipc_channel_send; the owner then calls ipc_channel_close. */
+    /* The channel ended (why: a literal; "end of file" for an orderly one). Called at most once and
+     * never from within ipc_channel_send; the owner then calls ipc_channel_close. */
     void (*closed)(struct ipc_channel *channel, const char *why, void *arg);
 };
 
-/* Takes the connected descriptor fd, says HELLO as `self`, and expects a HELLO from one of `peers` (a set
- * of PEER_ bits). The channel is the owner's until ipc_channel_close. */
+/* Takes the connected descriptor fd, says HELLO as `self`, and expects a HELLO from one of `peers`
+ * (a set of PEER_ bits). The channel is the owner's until ipc_channel_close. */
 struct ipc_channel *ipc_channel_new(struct event_base *base, int fd, enum proto_peer self,
-                                    unsigned peers, const struct ipc_channel_events *events, void *arg);
+                                    unsigned peers, const struct ipc_channel_events *events,
+                                    void *arg);
 
-/* Queues one message. fd travels with it (SCM_RIGHTS) and is closed here once sent; -1 for none. Returns false, logged,
- * when body is out of the message's bounds; sending on an ended channel is true and does nothing. */
+/* Queues one message. fd travels with it (SCM_RIGHTS) and is closed here once sent; -1 for none.
+ * Returns false, logged, when body is out of the message's bounds; sending on an ended channel is
+ * true and does nothing. */
 bool ipc_channel_send(struct ipc_channel *channel, enum message_type type,
                       const struct request_id *id, const void *body, int fd);
 
@@ -55,15 +58,15 @@ void ipc_channel_close(struct ipc_channel *channel);
 
 /* ---- a server ------------------------------------------------------------------------------- */
 
-/* Where an answer goes; copy it freely, answer exactly once by ipc_reply or ipc_fail. It is harmless to answer
- * after the peer has gone. */
+/* Where an answer goes; copy it freely, answer exactly once by ipc_reply or ipc_fail. It is
+ * harmless to answer after the peer has gone. */
 struct ipc_reply_to {
     struct ipc_channel *channel;
     struct request_id id;
 };
 
-/* A request type and its handler: a daemon's dispatch table ends with a row of handler NULL. A type without
- * a row is refused. The handler must see to it that `to` is answered, now or later. */
+/* A request type and its handler: a daemon's dispatch table ends with a row of handler NULL. A type
+ * without a row is refused. The handler must see to it that `to` is answered, now or later. */
 struct ipc_handler {
     enum message_type type;
     void (*handle)(void *daemon, struct ipc_reply_to to, const struct message *message);
@@ -71,17 +74,18 @@ struct ipc_handler {
 
 struct ipc_server_options {
     enum proto_peer self;
-    unsigned peers;                    /* PEER_ bits that may connect */
+    unsigned peers; /* PEER_ bits that may connect */
     const struct ipc_handler *handlers;
-    void *daemon;                      /* passed to the handlers */
-    const uid_t *uids;                 /* SO_PEERCRED: the peer's uid must be one of these */
+    void *daemon;      /* passed to the handlers */
+    const uid_t *uids; /* SO_PEERCRED: the peer's uid must be one of these */
     size_t uid_count;
     size_t max_channels;
 };
 
 struct ipc_server;
 
-/* Serves on a listening descriptor, which it does not own. options is copied; what it points to must stay. */
+/* Serves on a listening descriptor, which it does not own. options is copied; what it points to
+ * must stay. */
 struct ipc_server *ipc_server_new(struct event_base *base, int listener,
                                   const struct ipc_server_options *options);
 
@@ -102,12 +106,12 @@ void ipc_server_free(struct ipc_server *server);
 
 /* ---- a client ------------------------------------------------------------------------------- */
 
-/* Requests in flight to one peer, over whatever channel there is just now. When the channel ends, they wait;
- * with a new one they are sent again, in their order, under the same ids. */
+/* Requests in flight to one peer, over whatever channel there is just now. When the channel ends,
+ * they wait; with a new one they are sent again, in their order, under the same ids. */
 struct ipc_client;
 
-/* answer NULL: the deadline passed (why says so). answer->type may be MSG_fail. Called exactly once per
- * call, never from within ipc_client_call. */
+/* answer NULL: the deadline passed (why says so). answer->type may be MSG_fail. Called exactly once
+ * per call, never from within ipc_client_call. */
 typedef void ipc_answer_fn(void *arg, const struct message *answer);
 
 struct ipc_client_options {
@@ -117,7 +121,8 @@ struct ipc_client_options {
     void *arg;
 };
 
-struct ipc_client *ipc_client_new(struct event_base *base, const struct ipc_client_options *options);
+struct ipc_client *ipc_client_new(struct event_base *base,
+                                  const struct ipc_client_options *options);
 
 /* Gives the client a connected descriptor; what is in flight is sent on it. */
 void ipc_client_attach(struct ipc_client *client, int fd);
@@ -127,10 +132,12 @@ bool ipc_client_connected(const struct ipc_client *client);
 
 struct ipc_call;
 
-/* Sends a request and waits for its answer for deadline_ms. Returns the call, to be cancelled or forgotten; NULL when
- * max_in_flight are waiting already or body is out of bounds: the caller answers UNAVAILABLE or INTERNAL. */
-struct ipc_call *ipc_client_call(struct ipc_client *client, enum message_type type, const void *body,
-                                 int64_t deadline_ms, ipc_answer_fn *answer, void *arg);
+/* Sends a request and waits for its answer for deadline_ms. Returns the call, to be cancelled or
+ * forgotten; NULL when max_in_flight are waiting already or body is out of bounds: the caller
+ * answers UNAVAILABLE or INTERNAL. */
+struct ipc_call *ipc_client_call(struct ipc_client *client, enum message_type type,
+                                 const void *body, int64_t deadline_ms, ipc_answer_fn *answer,
+                                 void *arg);
 
 /* Forgets a call: answer will not be called, a late answer is dropped. */
 void ipc_call_cancel(struct ipc_call *call);

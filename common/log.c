@@ -1,6 +1,6 @@
-/* Writes log lines to stderr. Under journald (JOURNAL_STREAM is set) a line begins with the priority
- * prefix that it reads; elsewhere with the time. Holds no secret and is given none: callers log
- * identities, counts and reasons, never credentials or bodies. */
+/* Writes log lines to stderr. Under journald (JOURNAL_STREAM is set) a line begins with the
+ * priority prefix that it reads; elsewhere with the time. Holds no secret and is given none:
+ * callers log identities, counts and reasons, never credentials or bodies. */
 #include "common/log.h"
 
 #include <stdio.h>

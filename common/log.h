@@ -15,15 +15,24 @@ struct log_field {
     bool is_number;
 };
 
-#define LOG_TEXT(key_, value_)   {.key = (key_), .text = str_from(value_)}
-#define LOG_STR(key_, value_)    {.key = (key_), .text = (value_)}
-#define LOG_NUMBER(key_, value_) {.key = (key_), .number = (value_), .is_number = true}
+#define LOG_TEXT(key_, value_)                                                                     \
+    {                                                                                              \
+        .key = (key_), .text = str_from(value_)                                                    \
+    }
+#define LOG_STR(key_, value_)                                                                      \
+    {                                                                                              \
+        .key = (key_), .text = (value_)                                                            \
+    }
+#define LOG_NUMBER(key_, value_)                                                                   \
+    {                                                                                              \
+        .key = (key_), .number = (value_), .is_number = true                                       \
+    }
 
 /* Names this process in every line from now on. name must outlive the process. */
 void log_open(const char *name, enum log_level threshold);
 
-/* Writes one line: level, process, function, message, fields. Values are cut at 1,024 bytes each. The
- * first field is a placeholder that log_* below put there so that a list may be empty. */
+/* Writes one line: level, process, function, message, fields. Values are cut at 1,024 bytes each.
+ * The first field is a placeholder that log_* below put there so that a list may be empty. */
 void log_write(enum log_level level, const char *function, const char *message,
                const struct log_field *fields, size_t count);
 
@@ -33,7 +42,8 @@ void log_write_fatal(const char *function, const char *message, const struct log
 
 #define LOG_FIELDS_(...)                                                                           \
     ((const struct log_field[]){{.key = NULL}, ##__VA_ARGS__}),                                    \
-        sizeof((const struct log_field[]){{.key = NULL}, ##__VA_ARGS__}) / sizeof(struct log_field)
+        sizeof((const struct log_field[]){{.key = NULL}, ##__VA_ARGS__}) /                         \
+            sizeof(struct log_field)
 
 #define log_error(message, ...)                                                                    \
     log_write(LOG_LEVEL_ERROR, __func__, message, LOG_FIELDS_(__VA_ARGS__))

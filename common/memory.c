@@ -1,4 +1,5 @@
-/* Allocation and clean-up for every daemon. Touches nothing but memory and descriptors it is given. */
+/* Allocation and clean-up for every daemon. Touches nothing but memory and descriptors it is given.
+ */
 #include "common/memory.h"
 
 #include "common/log.h"

@@ -5,7 +5,8 @@
 #include <stddef.h>
 
 /* Zeroed memory for count items of size bytes; the caller frees it. Never NULL: with memory out the
- * process logs that and ends, and its supervisor (systemd) starts it again; requests in flight are sent again. */
+ * process logs that and ends, and its supervisor (systemd) starts it again; requests in flight are
+ * sent again. */
 void *memory_new(size_t count, size_t size);
 
 /* Like realloc, with the same rule; contents beyond the old size are not set. */

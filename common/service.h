@@ -1,6 +1,7 @@
-/* What every daemon's life has in common: options, configuration, signals, readiness, drain. The only
- * code that knows systemd: LISTEN_FDS (sd_listen_fds(3)), NOTIFY_SOCKET (sd_notify(3)), WATCHDOG_USEC, and the
- * priority prefix of log lines. Without systemd the same binary opens its own socket. */
+/* What every daemon's life has in common: options, configuration, signals, readiness, drain. The
+ * only code that knows systemd: LISTEN_FDS (sd_listen_fds(3)), NOTIFY_SOCKET (sd_notify(3)),
+ * WATCHDOG_USEC, and the priority prefix of log lines. Without systemd the same binary opens its
+ * own socket. */
 #ifndef CAF_COMMON_SERVICE_H
 #define CAF_COMMON_SERVICE_H
 
@@ -26,28 +27,38 @@ struct service {
     struct event *signals[4], *watchdog, *stop_timer;
 };
 
-/* Reads argv: -c FILE (the configuration), -t (check and exit), -p (print what is in force and exit), -o (print the
- * option table), -V, -h; then loads the configuration into values and opens the log. Ends the process
- * where an option says so, and with status 2 and "FILE:LINE: reason" where the configuration is wrong. */
+/* Reads argv: -c FILE (the configuration), -t (check and exit), -p (print what is in force and
+ * exit), -o (print the option table), -V, -h; then loads the configuration into values and opens
+ * the log. Ends the process where an option says so, and with status 2 and "FILE:LINE: reason"
+ * where the configuration is wrong. */
 void service_configure(const char *name, int argc, char **argv, const struct config_option *options,
                        void *values, const char *default_file);
 
-/* Makes the loop, takes SIGTERM, SIGINT, SIGHUP, ignores SIGPIPE, sets no-new-privileges and non-dumpable.
- * service is the caller's. events.drain and .reload get daemon. */
+/* Makes the loop, takes SIGTERM, SIGINT, SIGHUP, ignores SIGPIPE, sets no-new-privileges and
+ * non-dumpable. service is the caller's. events.drain and .reload get daemon. */
 void service_open(struct service *service, const char *name, const struct service_events *events,
                   void *daemon, int64_t stop_seconds);
 
-/* The listening Unix socket for path: the one that systemd passed for it (matched by its address), else a new one, mode
- * 0600, that replaces a stale file. Ends the process when neither can be had. */
+/* The listening Unix socket for path: the one that systemd passed for it (matched by its address),
+ * else a new one, mode 0600, that replaces a stale file. Ends the process when neither can be had.
+ */
 int service_unix_listener(const char *path);
 
 /* The listening TCP socket for address and port, inherited or new, in the same way. */
 int service_tcp_listener(const char *address, int64_t port, int64_t backlog);
 
-/* Resolves user names and numbers to uids; ends the process with the name that is none. The caller frees. */
+/* Resolves user names and numbers to uids; ends the process with the name that is none. The caller
+ * frees. */
 uid_t *service_uids(const struct config_list *users);
 
-/* Runs until service_stop; says READY=1 at its start and STOPPING=1 at drain. Returns the exit status. */
+/* Tells the service manager (sd_notify(3)), when there is one: "READY=1", "STATUS=…". */
+void service_notify(const char *state);
+
+/* The name of this node in records: what was configured, or the host's name. The caller frees. */
+char *service_node_name(const char *configured);
+
+/* Runs until service_stop; says READY=1 at its start and STOPPING=1 at drain. Returns the exit
+ * status. */
 int service_run(struct service *service);
 
 /* Ends the loop after what is ready has run. */

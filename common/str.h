@@ -1,5 +1,6 @@
 /* A counted view of bytes that somebody else owns. Text from outside is never NUL-terminated here,
- * so no length is ever taken from its content. ptr == NULL means absent, which is not the same as empty. */
+ * so no length is ever taken from its content. ptr == NULL means absent, which is not the same as
+ * empty. */
 #ifndef CAF_COMMON_STR_H
 #define CAF_COMMON_STR_H
 

@@ -1,0 +1,17 @@
+/* What the channel, the server and the client of common/ipc.h share; nobody else includes it. */
+#ifndef CAF_COMMON_IPC_INTERNAL_H
+#define CAF_COMMON_IPC_INTERNAL_H
+
+#include "common/ipc.h"
+
+/* One more reference to the channel; it is freed when the last is released. */
+void ipc_channel_hold(struct ipc_channel *channel);
+void ipc_channel_release(struct ipc_channel *channel);
+
+/* Whether ipc_channel_close was called. */
+bool ipc_channel_is_closed(const struct ipc_channel *channel);
+
+/* The arg given to ipc_channel_new. */
+void *ipc_channel_arg(const struct ipc_channel *channel);
+
+#endif
