@@ -1,0 +1,1 @@
+"""What dev/stack, the demo and the integration tests share."""
