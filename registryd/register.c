@@ -1,0 +1,215 @@
+/* POST /v1/mesh/register and GET /v1/mesh/self: one row of the batched upsert, or of the look-up,
+ * per request. Writes agent_registry and identity_outbox through sql/registryd.sql and nothing
+ * else. */
+#include "registryd/registryd.h"
+
+#include "common/clock.h"
+#include "common/ids.h"
+#include "common/memory.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { OUTCOME_CREATED = 1, OUTCOME_DRIFT = 2, EVENTS_MAX = 16, NUMBER_TEXT_BYTES = 24 };
+
+/* The statement's parameters, in its order. */
+enum register_param {
+    PARAM_TENANT_ID,
+    PARAM_SPIFFE_ID,
+    PARAM_AGENT_ID,
+    PARAM_REQUEST_ID,
+    PARAM_HOSTNAME,
+    PARAM_FINGERPRINT,
+    PARAM_ENDPOINT,
+    PARAM_VERSION,
+    PARAM_CAPABILITIES,
+    PARAM_METADATA,
+    PARAM_SOURCE_IP,
+    PARAM_TRACE_ID,
+    PARAM_RECEIVED_MS,
+    PARAM_NODE,
+    PARAM_COUNT,
+};
+
+/* A registration on its way. Its parameters are kept: when its row came after the statement's
+ * snapshot, the same request is asked again. */
+struct registration {
+    struct registryd *daemon;
+    struct ipc_reply_to to;
+    uint64_t revision; /* of the cache entry when the statement was sent */
+    int64_t sent_ms;
+    bool asked_again;
+    struct str params[PARAM_COUNT];
+    char *text; /* what the views in params point into */
+};
+
+static void registration_free(struct registration *registration)
+{
+    free(registration->text);
+    free(registration);
+}
+
+/* Copies the views, which die with the message, into one block. */
+static void keep_params(struct registration *registration)
+{
+    size_t total = 0, used = 0;
+
+    for (size_t i = 0; i < PARAM_COUNT; i++)
+        total += registration->params[i].len;
+    registration->text = memory_new(1, total + 1);
+    for (size_t i = 0; i < PARAM_COUNT; i++) {
+        struct str *param = &registration->params[i];
+
+        if (!param->ptr)
+            continue;
+        param->ptr = memcpy(registration->text + used, param->ptr, param->len);
+        used += param->len;
+    }
+}
+
+/* "uuid,uuid,…" as the statement gives it, to 16 bytes each; returns how many bytes. */
+static size_t parse_event_ids(struct str text, uint8_t ids[EVENTS_MAX * 16])
+{
+    size_t count = 0;
+
+    for (size_t at = 0; at + 36 <= text.len && count < EVENTS_MAX; at += 37) {
+        char uuid[UUID_TEXT_BYTES] = {0};
+
+        memcpy(uuid, text.ptr + at, 36);
+        if (ids_uuid_parse(uuid, ids + count * 16) == 0)
+            count++;
+    }
+    return count * 16;
+}
+
+static void answer_registered(struct registration *registration, const struct pg_answer *answer,
+                              struct cache_agent *agent, enum agent_state state)
+{
+    struct registryd *daemon = registration->daemon;
+    uint8_t ids[EVENTS_MAX * 16];
+    int outcome = atoi(pg_value(answer, 0, 1).ptr);
+    struct msg_mesh_registered reply = {
+        .created = outcome & OUTCOME_CREATED,
+        .fingerprint_drift = outcome & OUTCOME_DRIFT,
+        .agent = pg_value(answer, 0, 2),
+        .interval_seconds = (uint64_t)daemon->options.mesh_heartbeat_interval_seconds,
+        .next_due_ms = (uint64_t)heartbeat_next_due_ms(daemon, cache_key(agent), clock_wall_ms()),
+        .events = {(const char *)ids, parse_event_ids(pg_value(answer, 0, 3), ids)},
+    };
+
+    cache_fill(agent, registration->params[PARAM_AGENT_ID], state, registration->revision,
+               registration->sent_ms);
+    hints_publish(daemon->hints, cache_tenant_id(agent), cache_spiffe_id(agent));
+    ipc_reply(registration->to, MSG_mesh_registered, &reply);
+}
+
+static void on_registered(void *arg, const struct pg_answer *answer);
+
+/* Sends the statement; on a full queue the request is answered and done with. */
+static void submit(struct registration *registration)
+{
+    struct registryd *daemon = registration->daemon;
+    struct cache_agent *agent = cache_get(&daemon->cache, registration->params[PARAM_TENANT_ID],
+                                          registration->params[PARAM_SPIFFE_ID]);
+
+    registration->revision = agent->revision;
+    registration->sent_ms = clock_monotonic_ms();
+    if (registryd_submit(daemon, STATEMENT_REGISTER, cache_key(agent), registration->params,
+                         on_registered, registration))
+        return;
+    ipc_fail(registration->to, ERROR_UNAVAILABLE, "too many requests wait for the database");
+    registration_free(registration);
+}
+
+static void on_registered(void *arg, const struct pg_answer *answer)
+{
+    struct registration *registration = arg;
+    struct cache_agent *agent =
+        cache_get(&registration->daemon->cache, registration->params[PARAM_TENANT_ID],
+                  registration->params[PARAM_SPIFFE_ID]);
+    enum agent_state state;
+
+    if (answer->outcome != PG_OK) {
+        registryd_fail(registration->to, answer);
+    } else if (pg_value(answer, 0, 1).ptr) {
+        state = agent_state_from_name(pg_value(answer, 0, 0));
+        answer_registered(registration, answer, agent, state);
+    } else if (pg_value(answer, 0, 0).ptr) {
+        ipc_fail(registration->to, ERROR_FORBIDDEN,
+                 "the agent's state does not allow it to register");
+    } else if (!registration->asked_again) {
+        /* Another connection committed this row while the statement looked: a new snapshot sees it.
+         */
+        registration->asked_again = true;
+        submit(registration);
+        return;
+    } else {
+        ipc_fail(registration->to, ERROR_UNAVAILABLE,
+                 "the registration is being written elsewhere");
+    }
+    registration_free(registration);
+}
+
+void registryd_register(void *arg, struct ipc_reply_to to, const struct message *message)
+{
+    struct registryd *daemon = arg;
+    const struct msg_mesh_register *body = &message->body.mesh_register;
+    struct registration *registration = memory_new(1, sizeof(*registration));
+    char request_id[UUID_TEXT_BYTES], received_ms[NUMBER_TEXT_BYTES];
+
+    ids_uuid_text(message->id.bytes, request_id);
+    snprintf(received_ms, sizeof(received_ms), "%lld", (long long)body->received_at);
+    *registration = (struct registration){
+        .daemon = daemon,
+        .to = to,
+        .params = {body->tenant_id, body->spiffe_id, body->agent_id, str_from(request_id),
+                   body->hostname, body->fingerprint, body->endpoint, body->version,
+                   body->capabilities, body->metadata, body->source_ip, body->trace_id,
+                   str_from(received_ms), str_from(daemon->node)},
+    };
+    keep_params(registration);
+    submit(registration);
+}
+
+/* ---- GET /v1/mesh/self ---------------------------------------------------------------------- */
+
+struct self_request {
+    struct ipc_reply_to to;
+};
+
+static void on_self(void *arg, const struct pg_answer *answer)
+{
+    struct self_request *request = arg;
+    struct msg_mesh_agent reply;
+    enum agent_state state;
+
+    if (answer->outcome != PG_OK) {
+        registryd_fail(request->to, answer);
+    } else {
+        state = answer->row_count ? agent_state_from_name(pg_value(answer, 0, 0)) : AGENT_UNKNOWN;
+        reply.agent = answer->row_count ? pg_value(answer, 0, 1) : STR_ABSENT;
+        if (state == AGENT_ACTIVE || state == AGENT_QUARANTINED)
+            ipc_reply(request->to, MSG_mesh_agent, &reply);
+        else
+            registryd_refuse_state(request->to, state);
+    }
+    free(request);
+}
+
+void registryd_self(void *arg, struct ipc_reply_to to, const struct message *message)
+{
+    struct registryd *daemon = arg;
+    const struct msg_mesh_self *body = &message->body.mesh_self;
+    struct cache_agent *agent = cache_get(&daemon->cache, body->tenant_id, body->spiffe_id);
+    struct str params[] = {body->tenant_id, body->spiffe_id};
+    struct self_request *request = memory_new(1, sizeof(*request));
+
+    if (agent->dirty) /* its key makes the look-up wait for this write: the record shows the last
+                         beat */
+        heartbeat_write(daemon, agent);
+    request->to = to;
+    if (registryd_submit(daemon, STATEMENT_SELF, cache_key(agent), params, on_self, request))
+        return;
+    free(request);
+    ipc_fail(to, ERROR_UNAVAILABLE, "too many requests wait for the database");
+}

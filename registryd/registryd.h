@@ -1,0 +1,91 @@
+/* The daemon's state and the entry points of its parts. */
+#ifndef CAF_REGISTRYD_REGISTRYD_H
+#define CAF_REGISTRYD_REGISTRYD_H
+
+#include "common/ipc.h"
+#include "common/pg.h"
+#include "common/service.h"
+#include "registryd/cache.h"
+
+struct registryd_options {
+#define OPTION CONFIG_MEMBER
+#include "registryd/options.def"
+#undef OPTION
+};
+
+struct hints;
+
+struct registryd {
+    struct service service;
+    struct registryd_options options;
+    struct pg *pg;
+    struct ipc_server *server;
+    struct cache cache;
+    struct hints *hints;
+    struct event *write_behind;
+    char *node;
+    uid_t *peers;
+    int64_t beat_window_start_ms; /* beats are counted over one second at a time… */
+    int64_t beats_in_window;
+    double beat_stretch; /* …and when they were too many the next are asked for later */
+};
+
+/* ---- statements (sql/registryd.sql) --------------------------------------------------------- */
+
+enum registryd_statement {
+    STATEMENT_REGISTER,
+    STATEMENT_LOOKUP,
+    STATEMENT_SELF,
+    STATEMENT_WRITE_HEARTBEAT,
+};
+
+/* The table, ended by a row without a name. */
+extern const struct pg_statement registryd_statements[];
+
+/* Submits one request with the database deadline of the configuration. params as pg_submit takes
+ * them. False: the queue is full, fn is not called. */
+bool registryd_submit(struct registryd *daemon, enum registryd_statement statement, struct str key,
+                      const struct str *params, pg_answer_fn *fn, void *arg);
+
+/* Answers a request whose statement did not succeed: 409 for a unique key, 503 or 500 else. */
+void registryd_fail(struct ipc_reply_to to, const struct pg_answer *answer);
+
+/* Answers a request of an agent whose state does not serve it: never registered, deregistered or
+ * revoked. */
+void registryd_refuse_state(struct ipc_reply_to to, enum agent_state state);
+
+/* ---- handlers of the dispatch table (main.c) ------------------------------------------------ */
+
+void registryd_register(void *daemon, struct ipc_reply_to to, const struct message *message);
+void registryd_heartbeat(void *daemon, struct ipc_reply_to to, const struct message *message);
+void registryd_self(void *daemon, struct ipc_reply_to to, const struct message *message);
+void registryd_status(void *daemon, struct ipc_reply_to to, const struct message *message);
+
+/* ---- heartbeats ----------------------------------------------------------------------------- */
+
+/* Milliseconds until an agent should beat again: at most the interval (stretched under load), at
+ * least half of it, at a phase of the interval that is the agent's own, so that a restart brings no
+ * herd. */
+int64_t heartbeat_next_due_ms(const struct registryd *daemon, struct str key, int64_t now_ms);
+
+/* Sends the agent's noted heartbeat values to the database. */
+void heartbeat_write(struct registryd *daemon, struct cache_agent *agent);
+
+/* heartbeat_write for every agent that has some. */
+void heartbeat_write_all(struct registryd *daemon);
+
+/* ---- hints (Redis) -------------------------------------------------------------------------- */
+
+/* Connects to Redis' Unix socket and goes on trying; NULL when socket is empty. */
+struct hints *hints_open(struct registryd *daemon, const char *socket);
+
+/* Tells the other nodes that this agent changed. Harmless while Redis is away. hints may be NULL.
+ */
+void hints_publish(struct hints *hints, struct str tenant_id, struct str spiffe_id);
+
+/* Whether the subscription stands. */
+bool hints_connected(const struct hints *hints);
+
+void hints_close(struct hints *hints);
+
+#endif
