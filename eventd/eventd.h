@@ -1,0 +1,62 @@
+/* The daemon's state and the entry points of its parts. */
+#ifndef CAF_EVENTD_EVENTD_H
+#define CAF_EVENTD_EVENTD_H
+
+#include "common/ipc.h"
+#include "common/pg.h"
+#include "common/service.h"
+
+struct eventd_options {
+#define OPTION CONFIG_MEMBER
+#include "eventd/options.def"
+#undef OPTION
+};
+
+struct eventd {
+    struct service service;
+    struct eventd_options options;
+    struct pg *pg;
+    struct ipc_server *server;
+    struct event *sweep;
+    bool sweeping;
+    char *node;
+    uid_t *peers;
+};
+
+/* ---- statements (sql/eventd.sql) ------------------------------------------------------------ */
+
+enum eventd_statement {
+    STATEMENT_NOTE,
+    STATEMENT_COLLECT,
+    STATEMENT_SWEEP,
+    STATEMENT_LIST,
+};
+
+/* The table, ended by a row without a name. */
+extern const struct pg_statement eventd_statements[];
+
+/* Submits one request with the database deadline of the configuration. False: the queue is full, fn
+ * is not called. */
+bool eventd_submit(struct eventd *daemon, enum eventd_statement statement, const struct str *params,
+                   pg_answer_fn *fn, void *arg);
+
+/* Answers a request whose statement did not succeed. */
+void eventd_fail(struct ipc_reply_to to, const struct pg_answer *answer);
+
+/* Submits a request whose answer is MSG_event_done once the statement has succeeded. */
+void eventd_submit_and_confirm(struct eventd *daemon, enum eventd_statement statement,
+                               const struct str *params, struct ipc_reply_to to);
+
+/* ---- handlers of the dispatch table (main.c) ------------------------------------------------ */
+
+void eventd_note(void *daemon, struct ipc_reply_to to, const struct message *message);
+void eventd_collect(void *daemon, struct ipc_reply_to to, const struct message *message);
+void eventd_list(void *daemon, struct ipc_reply_to to, const struct message *message);
+void eventd_status(void *daemon, struct ipc_reply_to to, const struct message *message);
+
+/* ---- outbox --------------------------------------------------------------------------------- */
+
+/* Sweeps the outbox now and then every outbox.sweep_seconds. */
+void outbox_open(struct eventd *daemon);
+
+#endif

@@ -1,0 +1,83 @@
+/* Moves identity.* events from the registry's outbox to security_events: at once when frontd
+ * announces them, and by sweeping for what a crash left behind. Content comes from the outbox
+ * alone, never from frontd. */
+#include "eventd/eventd.h"
+
+#include "common/clock.h"
+#include "common/ids.h"
+#include "common/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { IDS_MAX = 16 };
+
+void eventd_collect(void *arg, struct ipc_reply_to to, const struct message *message)
+{
+    const struct msg_event_collect *body = &message->body.event_collect;
+    char ids[IDS_MAX * UUID_TEXT_BYTES];
+    size_t count = body->ids.len / 16;
+
+    for (size_t i = 0; i < count; i++) {
+        char *at = ids + i * UUID_TEXT_BYTES;
+
+        ids_uuid_text((const uint8_t *)body->ids.ptr + i * 16, at);
+        at[UUID_TEXT_BYTES - 1] = ',';
+    }
+    const struct str params[] = {body->tenant_id, {ids, count * UUID_TEXT_BYTES - 1}};
+    eventd_submit_and_confirm(arg, STATEMENT_COLLECT, params, to);
+}
+
+/* ---- sweeping ------------------------------------------------------------------------------- */
+
+static void sweep(struct eventd *daemon);
+
+static void sweep_later(struct eventd *daemon)
+{
+    struct timeval interval = clock_timeval(daemon->options.outbox_sweep_seconds * 1000);
+
+    evtimer_add(daemon->sweep, &interval);
+}
+
+static void on_swept(void *arg, const struct pg_answer *answer)
+{
+    struct eventd *daemon = arg;
+    long long moved = answer->outcome == PG_OK ? atoll(pg_value(answer, 0, 0).ptr) : 0;
+
+    if (answer->outcome == PG_REFUSED)
+        log_error("the outbox could not be swept", LOG_TEXT("sqlstate", answer->sqlstate),
+                  LOG_TEXT("reason", answer->message));
+    if (moved > 0)
+        log_info("events found in the outbox", LOG_NUMBER("moved", moved));
+    if (moved >= daemon->options.outbox_sweep_max)
+        sweep(daemon);
+    else
+        sweep_later(daemon);
+}
+
+static void sweep(struct eventd *daemon)
+{
+    char most[24];
+    const struct str params[] = {
+        {most, (size_t)snprintf(most, sizeof(most), "%lld",
+                                (long long)daemon->options.outbox_sweep_max)}};
+
+    if (daemon->service.draining ||
+        !eventd_submit(daemon, STATEMENT_SWEEP, params, on_swept, daemon))
+        sweep_later(daemon);
+}
+
+static void on_sweep_timer(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    sweep(arg);
+}
+
+void outbox_open(struct eventd *daemon)
+{
+    daemon->sweep = evtimer_new(daemon->service.base, on_sweep_timer, daemon);
+    if (!daemon->sweep)
+        log_fatal("out of memory");
+    sweep(daemon);
+}

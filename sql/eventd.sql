@@ -1,0 +1,77 @@
+-- What eventd says to PostgreSQL. Each batched statement takes its requests as arrays, $1 their ordinals.
+
+-- name: note
+-- Events that frontd saw. A request that is sent again makes the same event_id and is not stored twice.
+INSERT INTO security_events
+    (event_id, tenant_id, event_type, severity, spiffe_id, source_ip, details, count,
+     occurred_at, recorded_at, node)
+SELECT caf_event_id(i.request_id, i.event_type), i.tenant_id, i.event_type, i.severity, i.spiffe_id,
+       i.source_ip, i.details, 1, to_timestamp(i.occurred_ms / 1000.0), now(), i.node
+FROM unnest($1::int[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+            $8::jsonb[], $9::bigint[], $10::text[])
+     AS i(ord, request_id, tenant_id, event_type, severity, spiffe_id, source_ip,
+          details, occurred_ms, node)
+ON CONFLICT DO NOTHING;
+
+-- name: collect
+-- Moves announced events out of the outbox: one statement, so that each is in exactly one of the two tables.
+WITH wanted AS (
+    SELECT i.tenant_id, id::uuid AS event_id
+    FROM unnest($1::int[], $2::text[], $3::text[]) AS i(ord, tenant_id, ids)
+    CROSS JOIN LATERAL unnest(string_to_array(i.ids, ',')) AS id
+), moved AS (
+    DELETE FROM identity_outbox o
+    USING wanted w
+    WHERE o.tenant_id = w.tenant_id AND o.event_id = w.event_id
+    RETURNING o.*
+)
+INSERT INTO security_events
+    (event_id, tenant_id, event_type, severity, spiffe_id, hostname, source_ip, trace_id, details,
+     count, occurred_at, recorded_at, node)
+SELECT event_id, tenant_id, event_type, severity, spiffe_id, hostname, source_ip, trace_id, details,
+       1, occurred_at, now(), node
+FROM moved
+ON CONFLICT DO NOTHING;
+
+-- name: sweep
+-- The same for what nobody announced, the oldest first: $1 rows at most.
+WITH oldest AS (
+    SELECT tenant_id, event_id FROM identity_outbox ORDER BY occurred_at LIMIT $1::bigint
+), moved AS (
+    DELETE FROM identity_outbox o
+    USING oldest w
+    WHERE o.tenant_id = w.tenant_id AND o.event_id = w.event_id
+    RETURNING o.*
+), stored AS (
+    INSERT INTO security_events
+        (event_id, tenant_id, event_type, severity, spiffe_id, hostname, source_ip, trace_id, details,
+         count, occurred_at, recorded_at, node)
+    SELECT event_id, tenant_id, event_type, severity, spiffe_id, hostname, source_ip, trace_id, details,
+           1, occurred_at, now(), node
+    FROM moved
+    ON CONFLICT DO NOTHING
+)
+SELECT count(*) FROM moved;
+
+-- name: list
+-- A tenant's events, newest first, from a cursor on. Absent filters are NULL; COALESCE keeps the bounds usable by the index.
+SELECT json_build_object(
+           'event_id', event_id, 'tenant_id', tenant_id, 'event_type', event_type,
+           'severity', severity, 'spiffe_id', spiffe_id, 'hostname', hostname,
+           'source_ip', source_ip, 'trace_id', trace_id, 'details', details, 'count', count,
+           'occurred_at', caf_time(occurred_at), 'recorded_at', caf_time(recorded_at),
+           'node', node)::text,
+       (extract(epoch FROM occurred_at) * 1000000)::bigint || '-' || event_id
+FROM security_events
+WHERE tenant_id = $1
+  AND ($2::text IS NULL OR event_type = $2)
+  AND ($3::text IS NULL OR starts_with(event_type, $3))
+  AND ($4::text IS NULL OR severity = $4)
+  AND ($5::text IS NULL OR spiffe_id = $5)
+  AND occurred_at >= COALESCE(to_timestamp($6::bigint / 1000.0), '-infinity')
+  AND occurred_at < COALESCE(to_timestamp($7::bigint / 1000.0), 'infinity')
+  AND (occurred_at, event_id) < (
+        COALESCE('epoch'::timestamptz + $8::bigint * interval '1 microsecond', 'infinity'),
+        COALESCE($9::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+ORDER BY occurred_at DESC, event_id DESC
+LIMIT $10::bigint;
