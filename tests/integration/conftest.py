@@ -1,0 +1,26 @@
+"""The fixtures of the integration tests: one stack for all that share it, and a maker of others."""
+
+import pytest
+from harness import Stack
+
+
+@pytest.fixture(scope="session")
+def stack():
+    """The stack that the tests share. A test that stops a part of it starts it again."""
+    shared = Stack().up()
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def make_stack():
+    """Makes stacks of a test's own; options are those of dev/stack up, sets its --set values."""
+    made = []
+
+    def make(*options, **rest):
+        made.append(Stack(*options, **rest).up())
+        return made[-1]
+
+    yield make
+    for own in made:
+        own.close()
