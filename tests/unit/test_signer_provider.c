@@ -4,13 +4,13 @@
 #define OPENSSL_SUPPRESS_DEPRECATED /* the old interfaces give out no key either */
 #include "frontd/keeper_sign.h"
 #include "frontd/signer_provider.h"
+#include "tests/unit/tls_pair.h"
 
-#include <check.h>
 #include <openssl/core_names.h>
-#include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/provider.h>
-#include <openssl/ssl.h>
+#include <openssl/rsa.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,41 +26,9 @@ struct channel {
     uint16_t scheme;
 };
 
-struct identity {
-    EVP_PKEY *key;
-    X509 *certificate;
-};
-
 static struct identity server_identities[SERVER_KEYS], client_identity;
 static struct channel channel;
 static struct signer_provider *provider;
-
-static X509 *certificate_make(EVP_PKEY *key, EVP_PKEY *subject_key)
-{
-    X509 *certificate = X509_new();
-    X509_NAME *name = X509_get_subject_name(certificate);
-    X509_set_version(certificate, 2);
-    ASN1_INTEGER_set(X509_get_serialNumber(certificate), 1);
-    X509_gmtime_adj(X509_getm_notBefore(certificate), -60);
-    X509_gmtime_adj(X509_getm_notAfter(certificate), 3600);
-    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const uint8_t *)"test", -1, -1, 0);
-    X509_set_issuer_name(certificate, name);
-    X509_set_pubkey(certificate, subject_key);
-    ck_assert_int_gt(X509_sign(certificate, key, EVP_sha256()), 0);
-    return certificate;
-}
-
-static struct identity identity_make(EVP_PKEY *key)
-{
-    ck_assert_ptr_nonnull(key);
-    return (struct identity){key, certificate_make(key, key)};
-}
-
-static void identity_free(struct identity *identity)
-{
-    EVP_PKEY_free(identity->key);
-    X509_free(identity->certificate);
-}
 
 static EVP_PKEY *channel_find_key(const uint8_t *id)
 {
@@ -127,13 +95,6 @@ static void provider_open(OSSL_LIB_CTX *library)
 
 /* ---- handshakes ------------------------------------------------------------------------------ */
 
-struct pair {
-    SSL_CTX *server_context, *client_context;
-    SSL *server, *client;
-    int server_result, client_result; /* of SSL_do_handshake */
-    int waits;                        /* times that the server waited for its signature */
-};
-
 static void server_use(SSL_CTX *context, int identity)
 {
     const char *why = NULL;
@@ -172,36 +133,6 @@ static SSL_CTX *client_context_make(int version, const char *signatures)
     if (signatures != NULL)
         ck_assert_int_eq(SSL_CTX_set1_sigalgs_list(context, signatures), 1);
     return context;
-}
-
-static struct pair pair_make(SSL_CTX *server_context, SSL_CTX *client_context)
-{
-    struct pair pair = {.server_context = server_context, .client_context = client_context};
-    BIO *server_side, *client_side;
-    pair.server = SSL_new(server_context);
-    pair.client = SSL_new(client_context);
-    BIO_new_bio_pair(&server_side, 0, &client_side, 0);
-    SSL_set_bio(pair.server, server_side, server_side);
-    SSL_set_bio(pair.client, client_side, client_side);
-    SSL_set_accept_state(pair.server);
-    SSL_set_connect_state(pair.client);
-    SSL_set_mode(pair.server, SSL_MODE_ASYNC);
-    return pair;
-}
-
-static void pair_free(struct pair *pair)
-{
-    SSL_free(pair->server);
-    SSL_free(pair->client);
-    SSL_CTX_free(pair->server_context);
-    SSL_CTX_free(pair->client_context);
-}
-
-static int handshake_step(SSL *ssl, int *result)
-{
-    ERR_clear_error();
-    *result = SSL_do_handshake(ssl);
-    return SSL_get_error(ssl, *result);
 }
 
 static bool is_over(int error)
@@ -498,6 +429,23 @@ static const char *const PRIVATE_PARAMETERS[] = {
     OSSL_PKEY_PARAM_RSA_COEFFICIENT1,
 };
 
+START_TEST(two_keys_are_equal_when_their_public_halves_are)
+{
+    EVP_PKEY *key = key_make(_i), *same = key_make(_i);
+    EVP_PKEY *generated = _i == EC ? EVP_EC_gen("P-256") : EVP_RSA_gen(2048);
+    X509 *certificate = certificate_make(generated, generated);
+    const char *why = NULL;
+    EVP_PKEY *other = signer_provider_make_key(provider, certificate, &why);
+    ck_assert_int_eq(EVP_PKEY_eq(key, same), 1);
+    ck_assert_int_eq(EVP_PKEY_eq(key, other), 0);
+    EVP_PKEY_free(key);
+    EVP_PKEY_free(same);
+    EVP_PKEY_free(other);
+    EVP_PKEY_free(generated);
+    X509_free(certificate);
+}
+END_TEST
+
 START_TEST(a_certificate_of_the_same_kind_but_of_another_key_is_refused)
 {
     EVP_PKEY *key = key_make(_i);
@@ -598,6 +546,37 @@ START_TEST(what_is_no_tls_scheme_is_not_even_asked_for)
 }
 END_TEST
 
+/* Both parameters may come as numbers too (provider-signature(7)). */
+static int parameters_set(int padding, int salt_length, const char *mask_digest)
+{
+    EVP_PKEY *key = key_make(RSA_2048);
+    EVP_PKEY_CTX *context = NULL;
+    EVP_MD_CTX *digest = EVP_MD_CTX_new();
+    char mask[16];
+    snprintf(mask, sizeof(mask), "%s", mask_digest ? mask_digest : "");
+    const OSSL_PARAM parameters[] = {
+        OSSL_PARAM_construct_int(OSSL_SIGNATURE_PARAM_PAD_MODE, &padding),
+        OSSL_PARAM_construct_int(OSSL_SIGNATURE_PARAM_PSS_SALTLEN, &salt_length),
+        mask_digest ? OSSL_PARAM_construct_utf8_string(OSSL_SIGNATURE_PARAM_MGF1_DIGEST, mask, 0)
+                    : OSSL_PARAM_construct_end(),
+        OSSL_PARAM_construct_end(),
+    };
+    ck_assert_int_eq(EVP_DigestSignInit_ex(digest, &context, "SHA256", NULL, NULL, key, NULL), 1);
+    int result = EVP_PKEY_CTX_set_params(context, parameters);
+    EVP_MD_CTX_free(digest);
+    EVP_PKEY_free(key);
+    return result;
+}
+
+START_TEST(only_what_tls_sets_can_be_set)
+{
+    ck_assert_int_eq(parameters_set(RSA_PKCS1_PSS_PADDING, RSA_PSS_SALTLEN_DIGEST, NULL), 1);
+    ck_assert_int_eq(parameters_set(RSA_PKCS1_PSS_PADDING, 20, NULL), 0);
+    ck_assert_int_eq(parameters_set(RSA_PKCS1_PSS_PADDING, RSA_PSS_SALTLEN_MAX, NULL), 0);
+    ck_assert_int_eq(parameters_set(RSA_PKCS1_PSS_PADDING, RSA_PSS_SALTLEN_DIGEST, "SHA1"), 0);
+}
+END_TEST
+
 START_TEST(ordinary_keys_stay_with_the_default_provider)
 {
     const EVP_PKEY *peer = X509_get0_pubkey(server_identities[_i].certificate);
@@ -652,11 +631,13 @@ static TCase *keys_make(void)
     tcase_add_unchecked_fixture(keys, world_make, world_free);
     tcase_set_timeout(keys, 60);
     tcase_add_loop_test(keys, the_key_is_its_certificates_and_no_other, 0, SERVER_KEYS);
+    tcase_add_loop_test(keys, two_keys_are_equal_when_their_public_halves_are, 0, SERVER_KEYS);
     tcase_add_loop_test(keys, a_certificate_of_the_same_kind_but_of_another_key_is_refused, 0,
                         SERVER_KEYS);
     tcase_add_loop_test(keys, nothing_gives_out_a_private_key, 0, SERVER_KEYS);
     tcase_add_loop_test(keys, nothing_but_whole_content_can_be_signed, 0, SERVER_KEYS);
     tcase_add_test(keys, what_is_no_tls_scheme_is_not_even_asked_for);
+    tcase_add_test(keys, only_what_tls_sets_can_be_set);
     tcase_add_loop_test(keys, ordinary_keys_stay_with_the_default_provider, 0, SERVER_KEYS);
     tcase_add_loop_test(keys, a_certificate_with_another_kind_of_key_gets_none, 0, 3);
     return keys;
