@@ -33,7 +33,15 @@ void pg_request_answer(struct pg_request *request, const struct pg_answer *answe
 void pg_request_make_ready(struct pg_request *request)
 {
     request->state = PG_READY;
-    pg_heap_push(&request->queue->ready, request);
+    request->turn = request->pg->turn++;
+    DL_APPEND2(request->queue->ready, request, place_prev, place_next);
+    pg_schedule(request->pg);
+}
+
+void pg_request_put_back(struct pg_request *request)
+{
+    request->state = PG_READY;
+    DL_PREPEND2(request->queue->ready, request, place_prev, place_next);
     pg_schedule(request->pg);
 }
 
@@ -53,7 +61,7 @@ void pg_request_end(struct pg_request *request)
     struct pg_request *heir = pg_key_leave(&request->pg->keys, request);
 
     if (request->state == PG_READY)
-        pg_heap_remove(&request->queue->ready, request);
+        DL_DELETE2(request->queue->ready, request, place_prev, place_next);
     if (heir)
         pg_request_make_ready(heir);
     request_free(request);
@@ -125,7 +133,6 @@ bool pg_submit(struct pg *pg, const struct pg_statement *statement, struct str k
     request = request_new(params, (size_t)statement->params);
     request->pg = pg;
     request->queue = queue_find(pg, statement);
-    request->sequence = pg->sequence++;
     request->fn = fn;
     request->arg = arg;
     evtimer_assign(&request->deadline, pg->base, request_expire, request);
@@ -140,19 +147,16 @@ bool pg_submit(struct pg *pg, const struct pg_statement *statement, struct str k
 
 /* ---- choosing what runs next ---------------------------------------------------------------- */
 
-/* The statement whose oldest runnable request is the oldest; NULL when nothing can run. */
+/* The statement whose first request has been runnable for longest; NULL when nothing can run. */
 static struct pg_queue *queue_choose(const struct pg *pg)
 {
     struct pg_queue *chosen = NULL;
-    uint64_t oldest = UINT64_MAX;
 
     for (size_t i = 0; i < pg->queue_count; i++) {
-        const struct pg_request *first = pg_heap_first(&pg->queues[i].ready);
+        struct pg_queue *queue = &pg->queues[i];
 
-        if (first && first->sequence < oldest) {
-            oldest = first->sequence;
-            chosen = &pg->queues[i];
-        }
+        if (queue->ready && (!chosen || queue->ready->turn < chosen->ready->turn))
+            chosen = queue;
     }
     return chosen;
 }
@@ -286,12 +290,14 @@ void pg_free(struct pg *pg)
     pg_connections_close(pg);
     event_del(&pg->dispatch);
     DL_FOREACH_SAFE(pg->aside, batch, next_batch)
-    free(batch);
+    {
+        free(batch);
+    }
     DL_FOREACH_SAFE(pg->requests, request, next_request)
-    request_free(request);
+    {
+        request_free(request);
+    }
     pg_key_free_all(&pg->keys);
-    for (size_t i = 0; i < pg->queue_count; i++)
-        free(pg->queues[i].ready.items);
     free(pg->queues);
     free(pg->connections);
     pg_conninfo_free(&pg->conninfo);

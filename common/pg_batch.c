@@ -45,7 +45,7 @@ static int request_compare(const void *left, const void *right)
     if (order == 0 && a_key.len != b_key.len)
         order = a_key.len < b_key.len ? -1 : 1;
     if (order == 0)
-        order = a->sequence < b->sequence ? -1 : 1;
+        order = a->turn < b->turn ? -1 : 1;
     return order;
 }
 
@@ -56,8 +56,8 @@ struct pg_batch *pg_batch_gather(struct pg *pg, struct pg_queue *queue)
     struct pg_request *request;
     size_t bytes = 0;
 
-    while (batch->count < room && bytes < BATCH_BYTES && (request = pg_heap_first(&queue->ready))) {
-        pg_heap_remove(&queue->ready, request);
+    while (batch->count < room && bytes < BATCH_BYTES && (request = queue->ready)) {
+        DL_DELETE2(queue->ready, request, place_prev, place_next);
         request->state = PG_TAKEN;
         bytes += request->bytes;
         batch->requests[batch->count++] = request;
@@ -294,16 +294,6 @@ void pg_batch_finish(struct pg *pg, struct pg_batch *batch, const PGresult *resu
     }
 }
 
-void pg_batch_return(struct pg_batch *batch)
-{
-    for (int i = 0; i < batch->count; i++)
-        if (batch->requests[i]->fn)
-            pg_request_make_ready(batch->requests[i]);
-        else
-            pg_request_end(batch->requests[i]);
-    free(batch);
-}
-
 /* Ends the requests that had their answer meanwhile: nothing of them runs any more. */
 static void batch_prune(struct pg_batch *batch)
 {
@@ -315,6 +305,14 @@ static void batch_prune(struct pg_batch *batch)
         else
             pg_request_end(batch->requests[i]);
     batch->count = kept;
+}
+
+void pg_batch_return(struct pg_batch *batch)
+{
+    batch_prune(batch);
+    for (int i = batch->count - 1; i >= 0; i--)
+        pg_request_put_back(batch->requests[i]);
+    free(batch);
 }
 
 struct pg_batch *pg_batch_take_due(struct pg *pg)

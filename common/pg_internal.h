@@ -2,7 +2,6 @@
  *
  *   pg.c             requests from pg_submit to their one answer; which batch goes next
  *   pg_key.c         requests with one key stand in line; the first holds the key
- *   pg_heap.c        the runnable requests of a statement, oldest first
  *   pg_batch.c       a batch: gathered, sent, answered row by row, cut in two, set aside
  *   pg_connection.c  a connection's life, from the first attempt to its loss and the next
  *   pg_session.c     what runs on a new connection before it counts as up
@@ -21,7 +20,7 @@
 
 enum pg_request_state {
     PG_BLOCKED, /* in its key's line: another request holds the key */
-    PG_READY,   /* in its statement's heap; holds its key, if it has one */
+    PG_READY,   /* in its statement's queue; holds its key, if it has one */
     PG_TAKEN,   /* in a batch; holds its key, if it has one */
 };
 
@@ -30,22 +29,24 @@ struct pg_request {
     struct pg_queue *queue;
     struct pg_key *key; /* NULL: nothing to wait for */
     enum pg_request_state state;
-    uint64_t sequence; /* the order of submission, for good: what is sent again comes first again */
-    size_t heap_index; /* while ready */
-    pg_answer_fn *fn;  /* NULL once answered */
+    uint64_t turn;    /* when it first became runnable: the lowest goes first */
+    pg_answer_fn *fn; /* NULL once answered */
     void *arg;
     struct event deadline;
-    struct pg_request *prev, *next;           /* all requests */
-    struct pg_request *line_prev, *line_next; /* while blocked */
-    size_t bytes;                             /* of the parameters */
-    struct str params[];                      /* each with a NUL byte after it */
+    struct pg_request *prev, *next;             /* all requests */
+    struct pg_request *place_prev, *place_next; /* while blocked or ready */
+    size_t bytes;                               /* of the parameters */
+    struct str params[];                        /* each with a NUL byte after it */
 };
 
 /* Calls fn with the answer, unless the request has had its answer already. */
 void pg_request_answer(struct pg_request *request, const struct pg_answer *answer);
 
-/* Puts a request that holds its key (or has none) among the runnable ones. */
+/* Puts a request that holds its key, or has none, at the end of its statement's queue. */
 void pg_request_make_ready(struct pg_request *request);
+
+/* Puts a request that was in a batch back at the front of its statement's queue. */
+void pg_request_put_back(struct pg_request *request);
 
 /* Takes the request out of wherever it stands, hands its key on, and frees it. Not answered here.
  */
@@ -70,24 +71,12 @@ struct pg_request *pg_key_leave(struct pg_key **keys, struct pg_request *request
 /* Frees all keys. */
 void pg_key_free_all(struct pg_key **keys);
 
-/* ---- the runnable requests of a statement (pg_heap.c) --------------------------------------- */
-
-struct pg_heap {
-    struct pg_request **items;
-    size_t count, size;
-};
-
-void pg_heap_push(struct pg_heap *heap, struct pg_request *request);
-void pg_heap_remove(struct pg_heap *heap, struct pg_request *request);
-
-/* The oldest; NULL when empty. */
-struct pg_request *pg_heap_first(const struct pg_heap *heap);
-
 /* ---- batches (pg_batch.c) ------------------------------------------------------------------- */
 
 struct pg_queue {
     const struct pg_statement *statement;
-    struct pg_heap ready;
+    struct pg_request *ready; /* in the order in which they became so: no line behind one key,
+                                 however long, comes before another key's turn */
 };
 
 /* Requests with different keys for one statement, sorted by key. Owned by the connection that runs
@@ -114,7 +103,7 @@ enum pg_remedy {
 /* The remedy for result. NULL and a result without SQLSTATE are a lost link. */
 enum pg_remedy pg_remedy_for(const PGresult *result);
 
-/* A batch of the oldest runnable requests of queue, which has at least one. */
+/* A batch of the first runnable requests of queue, which has at least one. */
 struct pg_batch *pg_batch_gather(struct pg *pg, struct pg_queue *queue);
 
 /* Sends the batch; false when the connection took it not. */
@@ -125,7 +114,7 @@ bool pg_batch_send(struct pg *pg, const struct pg_batch *batch, PGconn *link);
 void pg_batch_finish(struct pg *pg, struct pg_batch *batch, const PGresult *result,
                      enum pg_remedy remedy);
 
-/* Puts the requests back among the runnable ones, but for those answered meanwhile. */
+/* Puts the requests back at the front of their queue, but for those answered meanwhile. */
 void pg_batch_return(struct pg_batch *batch);
 
 /* Takes the first batch set aside that is due, without those answered meanwhile; NULL when none is.
@@ -234,7 +223,7 @@ struct pg {
     size_t held;    /* requests in existence */
     size_t running; /* of them, on a connection; the others wait */
     size_t pending; /* of them, not yet answered */
-    uint64_t sequence;
+    uint64_t turn;  /* the next request's to become runnable */
     struct pg_quiet refusals, losses;
     struct pg_counters counters;
 };

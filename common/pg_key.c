@@ -26,7 +26,7 @@ bool pg_key_join(struct pg_key **keys, struct pg_request *request, struct str ke
         request->key = key_add(keys, key);
         return true;
     }
-    DL_APPEND2(request->key->line, request, line_prev, line_next);
+    DL_APPEND2(request->key->line, request, place_prev, place_next);
     return false;
 }
 
@@ -38,12 +38,12 @@ struct pg_request *pg_key_leave(struct pg_key **keys, struct pg_request *request
     if (!key)
         return NULL;
     if (request->state == PG_BLOCKED) {
-        DL_DELETE2(key->line, request, line_prev, line_next);
+        DL_DELETE2(key->line, request, place_prev, place_next);
         return NULL;
     }
     heir = key->line;
     if (heir) {
-        DL_DELETE2(key->line, heir, line_prev, line_next);
+        DL_DELETE2(key->line, heir, place_prev, place_next);
     } else {
         HASH_DEL(*keys, key);
         free(key);
