@@ -30,6 +30,7 @@ REVOKE ALL ON ALL ROUTINES IN SCHEMA public FROM PUBLIC, caf_registry, caf_audit
 
 GRANT USAGE ON SCHEMA public TO caf_registry, caf_audit, caf_event;
 GRANT EXECUTE ON FUNCTION caf_time(timestamptz) TO caf_registry, caf_audit, caf_event;
+GRANT EXECUTE ON FUNCTION caf_event_id(uuid, text) TO caf_registry, caf_event;
 
 -- registryd. An agent's identity and the time of its first registration are written once. The outbox is not readable:
 -- an INSERT there must say ON CONFLICT DO NOTHING without naming the key, which would need SELECT.
@@ -38,7 +39,7 @@ GRANT UPDATE (hostname, machine_id_fingerprint, endpoint, version, capabilities,
               heartbeat_status, last_heartbeat_via, previous_fingerprint, previous_hostname, recent_requests,
               recent_outcomes, changed_xid) ON agent_registry TO caf_registry;
 GRANT INSERT ON identity_outbox TO caf_registry;
-GRANT EXECUTE ON FUNCTION caf_event_id(uuid, text) TO caf_registry;
+GRANT EXECUTE ON FUNCTION caf_agent_json(agent_registry) TO caf_registry;
 
 -- eventd moves events from the outbox to where they stay.
 GRANT SELECT, DELETE ON identity_outbox TO caf_event;

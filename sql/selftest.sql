@@ -29,10 +29,11 @@ WITH role AS (
            ('SELECT WITH GRANT OPTION'), ('INSERT WITH GRANT OPTION'), ('UPDATE WITH GRANT OPTION'),
            ('REFERENCES WITH GRANT OPTION')
 ), needed AS (
-    SELECT entry, part[1] AS name, part[2] AS column_name, part[3] AS privilege,
-           to_regclass(format('public.%I', part[1])) AS table_oid
+    SELECT entry, class.oid AS table_oid, part[2] AS column_name, part[3] AS privilege
     FROM unnest($1::text[]) AS entry
-    LEFT JOIN LATERAL regexp_match(entry, '^([^(:]+)(?:\(([^)]+)\))?:([A-Z]+)$') AS part ON true
+    CROSS JOIN LATERAL regexp_match(entry, '^([^(:]+)(?:\(([^)]+)\))?:([A-Z]+)$') AS part
+    LEFT JOIN pg_catalog.pg_class AS class
+         ON class.relname = part[1] AND class.relnamespace = (SELECT oid FROM schema WHERE nspname = 'public')
 )
 SELECT finding
 FROM (
@@ -95,7 +96,7 @@ FROM (
     SELECT format('the role lacks %s', coalesce(entry, 'an entry'))
     FROM needed
     WHERE CASE
-              WHEN table_oid IS NULL OR privilege IS NULL THEN true
+              WHEN table_oid IS NULL THEN true
               WHEN column_name IS NOT NULL THEN NOT EXISTS (
                   SELECT FROM pg_catalog.pg_attribute AS attribute
                   WHERE attribute.attrelid = table_oid AND attribute.attname = column_name
