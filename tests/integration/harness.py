@@ -3,6 +3,7 @@
 Everything here is real: dev/stack brings up PostgreSQL, Redis and the daemons of a build.
 """
 
+import contextlib
 import itertools
 import os
 import pwd
@@ -142,12 +143,19 @@ class Stack:
         """The user that the stack runs as."""
         return pwd.getpwuid(self.dir.stat().st_uid)
 
+    def identity(self):
+        """What subprocess needs to run something as that user."""
+        user = self.owner()
+        return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if os.getuid() == 0 else {}
+
     def run_as_owner(self, argv, **rest):
         """subprocess.run as the stack's user."""
-        user = self.owner()
-        identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if os.getuid() == 0 else {}
         return subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=False, cwd="/",
-                              **identity, **rest)
+                              **self.identity(), **rest)
+
+    def spawn_as_owner(self, argv, **rest):
+        """subprocess.Popen as the stack's user."""
+        return subprocess.Popen([str(word) for word in argv], cwd="/", **self.identity(), **rest)
 
     # -- its identities
 
@@ -216,6 +224,18 @@ class Stack:
                                 user=role or self.env["PGUSER"])
         link.autocommit = True
         return link
+
+    @contextlib.contextmanager
+    def table_locked(self, table):
+        """Nobody reads or writes the table meanwhile: what needs it is in flight until then."""
+        link = self.db("postgres")
+        link.autocommit = False
+        try:
+            with link.cursor() as cursor:
+                cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            yield
+        finally:
+            link.close()
 
     def rows(self, query, *values):
         """The rows of one query as the database's superuser."""

@@ -1,0 +1,156 @@
+"""Broken frames into every back daemon's socket: the channel ends, the log says so, and nothing dies."""
+
+import json
+import re
+import struct
+
+import msgpack
+import pytest
+from harness import PYTHON, wait_for
+
+BACK = ("keeper", "registryd", "auditd", "eventd")
+ID = bytes(range(16))
+STRANGER = 4242
+
+# Runs as the stack's user. Sends each case on a connection of its own; says how each ended.
+SENDER = """
+import json, socket, sys
+path, cases = json.load(sys.stdin)
+def send(data):
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(10)
+        peer.connect(path)
+        answer = b""
+        try:
+            peer.sendall(bytes.fromhex(data))
+            while (more := peer.recv(65536)):
+                answer += more
+        except ConnectionError:
+            pass
+        except TimeoutError:
+            return ["open", answer.hex()]
+    return ["closed", answer.hex()]
+print(json.dumps([send(case) for case in cases]))
+"""
+
+
+def frame(*values):
+    return framed(msgpack.packb(values, use_bin_type=True))
+
+
+def framed(payload):
+    return struct.pack(">I", len(payload)) + payload
+
+
+HELLO = frame(1, ID, 1, "frontd", "test")
+
+CASES = {
+    "garbage": b"\xff" * 64,
+    "HTTP": b"GET / HTTP/1.1\r\n\r\n",
+    "a length of 4 GiB": b"\xff\xff\xff\xff" + b"x" * 100,
+    "a length beyond 1 MiB": struct.pack(">I", 1048577) + b"x" * 100,
+    "a length of nothing": struct.pack(">I", 0),
+    "no msgpack": framed(b"\xc1" * 20),
+    "a map": framed(msgpack.packb({"a": 1})),
+    "an array of 4 Gi": framed(b"\xdd\xff\xff\xff\xff"),
+    "a text of 4 GiB": framed(b"\x95\x01\xdb\xff\xff\xff\xff"),
+    "nested arrays": framed(b"\x91" * 100000),
+    "an empty array": frame(),
+    "a type alone": frame(1),
+    "no number": frame("hello", ID, 1, "frontd", "test"),
+    "no HELLO first": frame(3, ID),
+    "HELLO of another version": frame(1, ID, 2, "frontd", "test"),
+    "HELLO of a stranger": frame(1, ID, 1, "eavesdropd", "test"),
+    "HELLO of a back daemon": frame(1, ID, 1, "registryd", "test"),
+    "HELLO without its build": frame(1, ID, 1, "frontd"),
+    "HELLO with more": frame(1, ID, 1, "frontd", "test", "more"),
+    "HELLO with left-over bytes": framed(HELLO[4:] + b"\xc0"),
+    "HELLO with a short id": frame(1, ID[:15], 1, "frontd", "test"),
+    "HELLO with a text for an id": frame(1, "a" * 16, 1, "frontd", "test"),
+    "HELLO with a NUL": frame(1, ID, 1, "frontd\0", "test"),
+    "HELLO with a long build": frame(1, ID, 1, "frontd", "b" * 65),
+    "HELLO twice": HELLO + HELLO,
+    "an unknown type": HELLO + frame(999, ID),
+    "a type of 64 bits": HELLO + frame(2**64 - 1, ID),
+    "a negative type": HELLO + frame(-3, ID),
+    "an answer where a request belongs": HELLO + frame(4, ID, True, False, "{}"),
+    "the supervisor's message": HELLO + frame(16, ID),
+    "a back daemon's failure": HELLO + frame(2, ID, "INTERNAL", "x"),
+    "a field too many": HELLO + frame(3, ID, 1),
+    "no UTF-8": framed(msgpack.packb([1, ID, 1], use_bin_type=True)[:-1] + b"\x01\xa2\xff\xfe\xa1x"),
+}
+
+
+def exchange(stack, path, cases):
+    done = stack.run_as_owner([PYTHON, "-c", SENDER], input=json.dumps([str(path), [c.hex() for c in cases]]))
+    assert done.returncode == 0, done.stderr
+    return [(how, bytes.fromhex(answer)) for how, answer in json.loads(done.stdout)]
+
+
+def complaints(stack, name):
+    return len(re.findall(r"level=(?:warn|error) ", stack.log(name)))
+
+
+@pytest.mark.parametrize("name", BACK)
+@pytest.mark.parametrize("case", CASES)
+def test_a_broken_frame(stack, name, case):
+    before, pids = complaints(stack, name), stack.pids()
+    (how, _), = exchange(stack, stack.folder.socket(name), [CASES[case]])
+    assert how == "closed"
+    wait_for(lambda: complaints(stack, name) == before + 1, what="one complaint in the log")
+    assert stack.pids() == pids
+
+
+@pytest.mark.parametrize("name", BACK)
+def test_half_a_frame_and_gone(stack, name):
+    """A peer that leaves in the middle harms nobody."""
+    pids = stack.pids()
+    path = str(stack.folder.socket(name))
+    leave = "import socket,sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); " \
+            "s.sendall(bytes.fromhex(sys.argv[2]))"
+    for data in (b"", HELLO[:3], HELLO[:10], HELLO + b"\0\0", HELLO + frame(3, ID)):
+        assert stack.run_as_owner([PYTHON, "-c", leave, path, data.hex()]).returncode == 0
+    assert stack.client().get("/readyz").status_code == 200
+    assert stack.pids() == pids
+
+
+@pytest.mark.parametrize("name", BACK)
+def test_the_daemon_says_hello_and_answers_its_status(stack, name):
+    """The control of this file: what is well formed is answered, on the same way in."""
+    path = stack.folder.socket(name)
+    (how, answer), = exchange(stack, path, [HELLO + frame(3, ID) + frame(999, ID)])
+    assert how == "closed"
+    messages = list(unframe(answer))
+    assert [(m[0], m[2:4]) for m in messages][:1] == [(1, [1, name])]
+    assert len(messages) == 2
+    kind, request_id, ready, _, detail = messages[1]
+    assert (kind, request_id, ready) == (4, ID, True)
+    assert isinstance(json.loads(detail), dict)
+
+
+def unframe(data):
+    while data:
+        length, = struct.unpack(">I", data[:4])
+        yield msgpack.unpackb(data[4:4 + length], raw=False)
+        data = data[4 + length:]
+
+
+@pytest.mark.parametrize("name", BACK)
+def test_a_peer_of_another_user_is_refused(stack, name):
+    """A second daemon that expects another uid: the stack's own user, which may open its socket, is a stranger there."""
+    path, file = stack.folder.socket(f"{name}-other"), stack.folder.etc / f"{name}-other.conf"
+    text = stack.folder.configuration(name).read_text()
+    text = re.sub(r"(?m)^peer_users = .*$", f"peer_users = {STRANGER}", text)
+    file.write_text(text.replace(str(stack.folder.socket(name)), str(path)))
+    file.chmod(0o644)
+    with open(stack.folder.log / f"{name}-other.log", "wb") as log:
+        daemon = stack.spawn_as_owner([stack.folder.bin / name, "-c", file], stderr=log)
+        try:
+            wait_for(path.exists)
+            assert exchange(stack, path, [HELLO + frame(3, ID)]) == [("closed", b"")]
+            assert daemon.poll() is None
+        finally:
+            daemon.terminate()
+            daemon.wait()
+    uid = stack.owner().pw_uid
+    assert re.search(rf"level=warn .*{uid}", stack.log(f"{name}-other"))
