@@ -302,8 +302,10 @@ static bool deliver(struct ipc_channel *channel, const uint8_t *payload, size_t 
         }
         return true;
     }
-    if (message.type == MSG_hello)
+    if (message.type == MSG_hello) {
+        log_warn("HELLO twice", LOG_TEXT("peer", proto_peer_name(channel->peer)));
         return false;
+    }
     channel->events->message(channel, &message, channel->arg);
     return true;
 }
