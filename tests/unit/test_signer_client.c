@@ -1,7 +1,6 @@
 /* A worker's TLS handshakes against a real keeper over a real socket: waiting, going on, resending
  * after the keeper was away, cancelling in every state. */
 #include "common/log.h"
-#include "common/memory.h"
 #include "frontd/keeper.h"
 #include "frontd/signer_client.h"
 #include "frontd/signer_provider.h"
@@ -12,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -485,86 +483,10 @@ START_TEST(a_signature_that_does_not_come_in_time_ends_the_handshake)
 }
 END_TEST
 
-/* ---- key files ------------------------------------------------------------------------------- */
-
-static const char *load_one(const char *name, const char *directory)
-{
-    static char error[512];
-    char *files[] = {memory_copy(name, strlen(name))};
-    const struct config_list list = {files, 1};
-    struct keeper_keys keys;
-    error[0] = '\0';
-    if (keeper_keys_load(&keys, &list, directory, error, sizeof(error)) == 0)
-        keeper_keys_free(&keys);
-    else
-        ck_assert_uint_eq(keys.count, 0);
-    free(files[0]);
-    return error;
-}
-
-static const char *load_text(const char *text, size_t length, mode_t mode)
-{
-    char path[64];
-    snprintf(path, sizeof(path), "%s/candidate.key", folder);
-    int file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    ck_assert_int_eq(write(file, text, length), (ssize_t)length);
-    fchmod(file, mode);
-    close(file);
-    const char *error = load_one(path, NULL);
-    unlink(path);
-    const char *reason = strstr(error, ": ");
-    return reason ? reason + 2 : error;
-}
-
-static const char *load_key(EVP_PKEY *key, const EVP_CIPHER *cipher, mode_t mode)
-{
-    BIO *out = BIO_new(BIO_s_mem());
-    char *text;
-    ck_assert_int_eq(
-        PEM_write_bio_PrivateKey(out, key, cipher, (const uint8_t *)"x", 1, NULL, NULL), 1);
-    long length = BIO_get_mem_data(out, &text);
-    const char *error = load_text(text, (size_t)length, mode);
-    BIO_free(out);
-    EVP_PKEY_free(key);
-    return error;
-}
-
-START_TEST(key_files_that_are_not_fit_are_refused_with_the_reason)
-{
-    static const char zeros[70000];
-    ck_assert_str_eq(load_key(EVP_EC_gen("P-256"), NULL, 0600), "");
-    ck_assert_str_eq(load_key(EVP_RSA_gen(2048), NULL, 0440), "");
-    ck_assert_str_eq(load_key(EVP_RSA_gen(1024), NULL, 0600),
-                     "an RSA server key must have 2048 to 8192 bits");
-    ck_assert_str_eq(load_key(EVP_EC_gen("P-384"), NULL, 0600),
-                     "an EC server key must be on P-256");
-    ck_assert_str_eq(load_key(EVP_PKEY_Q_keygen(NULL, NULL, "ED25519"), NULL, 0600),
-                     "a server key must be ECDSA P-256 or RSA");
-    ck_assert_str_eq(load_key(EVP_EC_gen("P-256"), NULL, 0644),
-                     "others than its owner and group have access to it");
-    ck_assert_str_eq(load_key(EVP_EC_gen("P-256"), EVP_aes_128_cbc(), 0600),
-                     "not an unencrypted PEM private key");
-    ck_assert_str_eq(load_text("", 0, 0600), "not an unencrypted PEM private key");
-    ck_assert_str_eq(load_text("no key", 6, 0600), "not an unencrypted PEM private key");
-    ck_assert_str_eq(load_text(zeros, sizeof(zeros), 0600), "longer than 65536 bytes");
-}
-END_TEST
-
-START_TEST(a_relative_key_file_belongs_to_the_credentials)
-{
-    ck_assert_str_eq(load_one("ec.key", folder), "");
-    ck_assert_str_eq(load_one("ec.key", NULL),
-                     "ec.key: a relative name needs systemd's credentials directory");
-    ck_assert_str_eq(load_one("other.key", folder), "other.key: No such file or directory");
-    ck_assert_str_eq(load_one(".", folder), ".: not a regular file");
-}
-END_TEST
-
 static void case_add(Suite *suite, TCase *tests, void (*begin)(void), void (*end)(void))
 {
     tcase_add_unchecked_fixture(tests, world_make, world_free);
-    if (begin)
-        tcase_add_checked_fixture(tests, begin, end);
+    tcase_add_checked_fixture(tests, begin, end);
     tcase_set_timeout(tests, 60);
     suite_add_tcase(suite, tests);
 }
@@ -573,11 +495,10 @@ static Suite *suite_make(void)
 {
     Suite *suite = suite_create("signer_client");
     TCase *present = tcase_create("keeper present"), *absent = tcase_create("keeper absent");
-    TCase *impatient = tcase_create("deadline"), *files = tcase_create("key files");
+    TCase *impatient = tcase_create("deadline");
     case_add(suite, present, parts_begin, parts_end);
     case_add(suite, absent, keeper_absent_begin, worker_end);
     case_add(suite, impatient, impatient_begin, worker_end);
-    case_add(suite, files, NULL, NULL);
     tcase_add_loop_test(present, a_handshake_goes_on_when_the_keeper_has_answered, 0, 4);
     tcase_add_loop_test(present, an_event_while_it_waits_changes_nothing, 0, 4);
     tcase_add_test(present, an_error_left_in_the_queue_is_not_taken_for_this_handshakes);
@@ -591,8 +512,6 @@ static Suite *suite_make(void)
     tcase_add_loop_test(absent, a_new_keeper_gets_what_the_old_one_did_not_answer, 0, 4);
     tcase_add_loop_test(absent, a_keeper_without_the_key_refuses, 0, 2);
     tcase_add_loop_test(impatient, a_signature_that_does_not_come_in_time_ends_the_handshake, 0, 4);
-    tcase_add_test(files, key_files_that_are_not_fit_are_refused_with_the_reason);
-    tcase_add_test(files, a_relative_key_file_belongs_to_the_credentials);
     return suite;
 }
 
