@@ -133,19 +133,24 @@ static void force_stop(evutil_socket_t fd, short what, void *arg)
     service_stop(service);
 }
 
-static void on_stop_signal(evutil_socket_t number, short what, void *arg)
+void service_drain(struct service *service)
 {
-    struct service *service = arg;
     struct timeval limit = clock_timeval(service->stop_seconds * 1000);
 
-    (void)what;
     if (service->draining)
         return;
     service->draining = true;
-    log_info("draining", LOG_NUMBER("signal", number));
+    log_info("draining");
     service_notify("STOPPING=1");
     event_add(service->stop_timer, &limit);
     service->events->drain(service->daemon);
+}
+
+static void on_stop_signal(evutil_socket_t number, short what, void *arg)
+{
+    (void)number;
+    (void)what;
+    service_drain(arg);
 }
 
 static void on_reload_signal(evutil_socket_t number, short what, void *arg)

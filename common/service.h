@@ -61,6 +61,9 @@ char *service_node_name(const char *configured);
  * status. */
 int service_run(struct service *service);
 
+/* Begins the drain as SIGTERM does; a second time it does nothing. */
+void service_drain(struct service *service);
+
 /* Ends the loop after what is ready has run. */
 void service_stop(struct service *service);
 

@@ -35,15 +35,16 @@ enum eventd_statement {
 /* The table, ended by a row without a name. */
 extern const struct pg_statement eventd_statements[];
 
-/* Submits one request with the database deadline of the configuration. False: the queue is full, fn
- * is not called. */
+/* Submits one request that waits `seconds` for the database. False: the queue is full, fn is not
+ * called. */
 bool eventd_submit(struct eventd *daemon, enum eventd_statement statement, const struct str *params,
-                   pg_answer_fn *fn, void *arg);
+                   int64_t seconds, pg_answer_fn *fn, void *arg);
 
 /* Answers a request whose statement did not succeed. */
 void eventd_fail(struct ipc_reply_to to, const struct pg_answer *answer);
 
-/* Submits a request whose answer is MSG_event_done once the statement has succeeded. */
+/* Submits a request whose answer is MSG_event_done once the statement has succeeded. An event is not given up because the
+ * database is away: it waits as long as the queue has room. */
 void eventd_submit_and_confirm(struct eventd *daemon, enum eventd_statement statement,
                                const struct str *params, struct ipc_reply_to to);
 

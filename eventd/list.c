@@ -126,7 +126,8 @@ void eventd_list(void *arg, struct ipc_reply_to to, const struct message *messag
     };
     listing = memory_new(1, sizeof(*listing));
     *listing = (struct listing){.to = to, .limit = (int)body->limit};
-    if (eventd_submit(daemon, STATEMENT_LIST, params, on_listed, listing))
+    if (eventd_submit(daemon, STATEMENT_LIST, params, daemon->options.database_request_seconds,
+                      on_listed, listing))
         return;
     free(listing);
     ipc_fail(to, ERROR_UNAVAILABLE, "too many requests wait for the database");

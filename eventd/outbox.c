@@ -63,7 +63,8 @@ static void sweep(struct eventd *daemon)
                                 (long long)daemon->options.outbox_sweep_max)}};
 
     if (daemon->service.draining ||
-        !eventd_submit(daemon, STATEMENT_SWEEP, params, on_swept, daemon))
+        !eventd_submit(daemon, STATEMENT_SWEEP, params, daemon->options.database_request_seconds,
+                       on_swept, daemon))
         sweep_later(daemon);
 }
 

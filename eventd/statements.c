@@ -6,6 +6,8 @@
 
 #include <stdlib.h>
 
+enum { STORE_SECONDS = 3600 };
+
 #define STATEMENT(name, text) static const char sql_##name[] = text;
 #include "eventd_sql.h"
 #undef STATEMENT
@@ -19,10 +21,10 @@ const struct pg_statement eventd_statements[] = {
 };
 
 bool eventd_submit(struct eventd *daemon, enum eventd_statement statement, const struct str *params,
-                   pg_answer_fn *fn, void *arg)
+                   int64_t seconds, pg_answer_fn *fn, void *arg)
 {
-    return pg_submit(daemon->pg, &eventd_statements[statement], STR_ABSENT, params,
-                     daemon->options.database_request_seconds * 1000, fn, arg);
+    return pg_submit(daemon->pg, &eventd_statements[statement], STR_ABSENT, params, seconds * 1000,
+                     fn, arg);
 }
 
 void eventd_fail(struct ipc_reply_to to, const struct pg_answer *answer)
@@ -52,7 +54,7 @@ void eventd_submit_and_confirm(struct eventd *daemon, enum eventd_statement stat
 {
     struct ipc_reply_to *kept = memory_copy(&to, sizeof(to));
 
-    if (eventd_submit(daemon, statement, params, on_stored, kept))
+    if (eventd_submit(daemon, statement, params, STORE_SECONDS, on_stored, kept))
         return;
     free(kept);
     ipc_fail(to, ERROR_UNAVAILABLE, "too many requests wait for the database");

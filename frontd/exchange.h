@@ -1,0 +1,80 @@
+/* One request and its answer, as handlers see them. */
+#ifndef CAF_FRONTD_EXCHANGE_H
+#define CAF_FRONTD_EXCHANGE_H
+
+#include "common/errors.h"
+#include "common/ids.h"
+#include "common/ipc.h"
+#include "frontd/identity.h"
+
+struct exchange;
+struct worker;
+
+/* Answers the exchange, now or later; it may be gone as soon as it is answered. */
+typedef void exchange_handler(struct exchange *exchange);
+
+struct route {
+    const char *method, *path;
+    unsigned permission; /* MAY_ bit, 0: anyone */
+    exchange_handler *handle;
+};
+
+enum { EXCHANGE_CALLS_MAX = 4 };
+
+/* A backend's answer to the call in that slot; NULL: the deadline passed. */
+typedef void exchange_answer_fn(struct exchange *exchange, size_t slot,
+                                const struct message *answer);
+
+/* A call under way; it is cancelled when the connection ends. */
+struct exchange_call {
+    struct exchange *exchange;
+    struct ipc_call *call; /* NULL: none */
+    exchange_answer_fn *answer;
+};
+
+/* A part of a connection, made anew for each request. Views live until the exchange is answered. */
+struct exchange {
+    struct worker *worker;
+    const struct route *route;
+    const struct identity *identity;
+    const char *source_ip;
+    struct str method, path, query, content_type, body;
+    char trace_id[TRACE_ID_LEN + 1];
+    int64_t received_ms; /* wall clock: the time of every record that comes of it */
+    struct exchange_call calls[EXCHANGE_CALLS_MAX];
+    void *state; /* the handler's own, freed when the exchange is over */
+};
+
+/* Answers with a JSON body made by the format. Exactly once per exchange, from the handler or
+ * later. */
+void exchange_answer(struct exchange *exchange, int status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* What a client can do about an error. */
+struct recovery {
+    const char *action, *method, *path, *hint;
+};
+
+/* Answers with the one error shape of the contract. message: for people, any text; recovery NULL:
+ * none. */
+void exchange_fail(struct exchange *exchange, enum error_code code, const char *message,
+                   const struct recovery *recovery);
+
+/* Answers 405 with the methods that the route does know. */
+void exchange_fail_method(struct exchange *exchange, const char *allow);
+
+/* How long a backend may take: timeouts.read_deadline_seconds, .write_deadline_seconds, or two
+ * seconds. */
+enum exchange_patience { PATIENCE_READ, PATIENCE_WRITE, PATIENCE_CHECK };
+
+/* Calls a backend; the call takes slot `slot` until its answer. False: it could not be made, and
+ * the exchange has been answered with 503. */
+bool exchange_call(struct exchange *exchange, size_t slot, enum proto_peer peer,
+                   enum message_type type, const void *body, enum exchange_patience patience,
+                   exchange_answer_fn *answer);
+
+/* Sees to the answers that mean failure: NULL (the deadline passed) and MSG_fail. True: it was one,
+ * and the exchange is answered. */
+bool exchange_failed(struct exchange *exchange, const struct message *answer);
+
+#endif

@@ -1,0 +1,309 @@
+/* frontd-worker: terminates mTLS and speaks HTTP. Gets everything over the descriptor that the
+ * supervisor left it: configuration, certificates, the listener, connections to the keeper and the
+ * back daemons. Opens no file and no socket; holds no private key. */
+#include "frontd/worker.h"
+
+#include "common/log.h"
+#include "common/memory.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { ACCEPTS_PER_TURN = 32, TELL_SECONDS = 3600, SIGN_SECONDS = 10 };
+
+static const enum proto_peer backend_peers[BACKEND_COUNT] = {
+    [BACKEND_KEEPER] = PEER_KEEPER,
+    [BACKEND_REGISTRYD] = PEER_REGISTRYD,
+    [BACKEND_AUDITD] = PEER_AUDITD,
+    [BACKEND_EVENTD] = PEER_EVENTD,
+};
+
+static const struct request_id no_request = {{0}};
+
+/* ---- backends ------------------------------------------------------------------------------- */
+
+struct ipc_client *worker_backend(struct worker *worker, enum proto_peer peer)
+{
+    for (size_t i = 0; i < BACKEND_COUNT; i++)
+        if (backend_peers[i] == peer)
+            return worker->backends[i];
+    return NULL;
+}
+
+static void on_backend_lost(void *arg, enum proto_peer peer)
+{
+    struct worker *worker = arg;
+    const struct msg_backend_lost lost = {.peer = peer};
+
+    ipc_channel_send(worker->control, MSG_backend_lost, &no_request, &lost, -1);
+}
+
+static void open_backends(struct worker *worker)
+{
+    for (size_t i = 0; i < BACKEND_COUNT; i++) {
+        const struct ipc_client_options options = {
+            .self = PEER_FRONTD,
+            .peer = backend_peers[i],
+            .max_in_flight = (size_t)worker->options.limits_in_flight,
+            .lost = on_backend_lost,
+            .arg = worker,
+        };
+
+        worker->backends[i] = ipc_client_new(worker->service.base, &options);
+    }
+}
+
+static void on_told(void *arg, const struct message *answer)
+{
+    (void)arg;
+    if (answer && answer->type == MSG_fail)
+        log_warn("a backend refused what it was told",
+                 LOG_STR("reason", answer->body.fail.message));
+}
+
+bool worker_tell(struct worker *worker, enum proto_peer peer, enum message_type type,
+                 const void *body)
+{
+    return ipc_client_call(worker_backend(worker, peer), type, body, TELL_SECONDS * 1000LL, on_told,
+                           worker) != NULL;
+}
+
+/* ---- accepting ------------------------------------------------------------------------------ */
+
+/* The kernel's word on who connected. */
+static void format_address(const struct sockaddr_storage *address, char *text, socklen_t size)
+{
+    const struct sockaddr_in *ip4 = (const struct sockaddr_in *)address;
+    const struct sockaddr_in6 *ip6 = (const struct sockaddr_in6 *)address;
+
+    if (address->ss_family == AF_INET)
+        inet_ntop(AF_INET, &ip4->sin_addr, text, size);
+    else if (address->ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&ip6->sin6_addr))
+        inet_ntop(AF_INET, &ip6->sin6_addr.s6_addr[12], text, size);
+    else
+        inet_ntop(AF_INET6, &ip6->sin6_addr, text, size);
+}
+
+/* False: there is none left to accept. */
+static bool accept_one(struct worker *worker)
+{
+    struct sockaddr_storage address;
+    socklen_t len = sizeof(address);
+    char source_ip[INET6_ADDRSTRLEN] = "";
+    int on = 1;
+    int fd =
+        accept4(worker->listener, (struct sockaddr *)&address, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+    if (fd < 0) {
+        if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+            log_error("cannot accept", LOG_TEXT("error", strerror(errno)));
+        return false;
+    }
+    if (worker->connection_count >= (size_t)worker->options.limits_connections) {
+        log_warn("connection refused: limits.connections reached");
+        close(fd);
+        return true;
+    }
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)); /* or TLS records wait for an ACK */
+    format_address(&address, source_ip, sizeof(source_ip));
+    connection_open(worker, fd, source_ip);
+    return true;
+}
+
+static void on_acceptable(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    for (int i = 0; i < ACCEPTS_PER_TURN && accept_one(arg); i++)
+        ;
+}
+
+/* With everything there the worker accepts. */
+static void accept_when_complete(struct worker *worker)
+{
+    const struct msg_worker_ready nothing;
+
+    if (worker->ready || worker->service.draining || !worker->tls || worker->listener < 0)
+        return;
+    worker->ready = true;
+    worker->acceptable = event_new(worker->service.base, worker->listener, EV_READ | EV_PERSIST,
+                                   on_acceptable, worker);
+    event_add(worker->acceptable, NULL);
+    ipc_channel_send(worker->control, MSG_worker_ready, &no_request, &nothing, -1);
+    log_info("accepting");
+}
+
+/* ---- draining ------------------------------------------------------------------------------- */
+
+void worker_connection_gone(struct worker *worker)
+{
+    if (worker->service.draining && !worker->connections)
+        service_stop(&worker->service);
+}
+
+static void stop_accepting(struct worker *worker)
+{
+    if (worker->acceptable)
+        event_del(worker->acceptable);
+    if (worker->listener >= 0)
+        close(worker->listener);
+    worker->listener = -1;
+}
+
+static void drain(void *arg)
+{
+    struct worker *worker = arg;
+
+    stop_accepting(worker);
+    connection_drain_all(worker);
+    worker_connection_gone(worker);
+}
+
+/* ---- what the supervisor says --------------------------------------------------------------- */
+
+static void take_configuration(struct worker *worker, const struct msg_configure *body)
+{
+    char error[512];
+
+    if (worker->configured)
+        return;
+    worker->configured = true;
+    if (config_parse(frontd_option_table, &worker->options, body->text, "frontd.conf", error,
+                     sizeof(error)) != 0)
+        log_fatal("configuration refused", LOG_TEXT("reason", error));
+    worker->service.stop_seconds = worker->options.service_stop_seconds;
+    open_backends(worker);
+    worker->signer = signer_client_new(worker->backends[BACKEND_KEEPER], SIGN_SECONDS * 1000);
+    struct signer_submitter submitter = signer_client_submitter(worker->signer);
+    worker->provider = signer_provider_load(NULL, &submitter);
+    if (!worker->provider)
+        log_fatal("cannot load the signing provider", LOG_TEXT("reason", tls_error_text()));
+}
+
+/* New connections get the new set; a set that cannot be used changes nothing. */
+static void take_material(struct worker *worker, const struct msg_material *body)
+{
+    const struct tls_material material = {body->certificates, body->client_ca, body->crls};
+    char error[256];
+    SSL_CTX *context =
+        tls_context_new(&worker->options, worker->provider, &material, error, sizeof(error));
+
+    if (!context && !worker->tls)
+        log_fatal("TLS material refused", LOG_TEXT("reason", error));
+    if (!context) {
+        log_error("TLS material refused: the old one stays", LOG_TEXT("reason", error));
+        return;
+    }
+    SSL_CTX_free(worker->tls);
+    worker->tls = context;
+    accept_when_complete(worker);
+}
+
+static void take_listener(struct worker *worker)
+{
+    int fd = ipc_channel_take_descriptor(worker->control);
+
+    if (worker->listener >= 0 || worker->service.draining)
+        close(fd);
+    else
+        worker->listener = fd;
+    accept_when_complete(worker);
+}
+
+static void take_backend(struct worker *worker, uint64_t peer)
+{
+    int fd = ipc_channel_take_descriptor(worker->control);
+    struct ipc_client *client = worker_backend(worker, (enum proto_peer)peer);
+
+    if (client && fd >= 0)
+        ipc_client_attach(client, fd);
+    else if (fd >= 0)
+        close(fd);
+}
+
+static void on_control(struct ipc_channel *channel, const struct message *message, void *arg)
+{
+    struct worker *worker = arg;
+
+    (void)channel;
+    if (!worker->configured && message->type != MSG_configure)
+        log_fatal("the supervisor speaks before it configures");
+    switch (message->type) {
+    case MSG_configure:
+        take_configuration(worker, &message->body.configure);
+        break;
+    case MSG_material:
+        take_material(worker, &message->body.material);
+        break;
+    case MSG_listener:
+        take_listener(worker);
+        break;
+    case MSG_backend:
+        take_backend(worker, message->body.backend.peer);
+        break;
+    case MSG_drain:
+        service_drain(&worker->service);
+        break;
+    default:
+        log_warn("not the supervisor's to say", LOG_TEXT("message", proto_name(message->type)));
+    }
+}
+
+/* Without its supervisor a worker gets no backends and no certificates: it answers what it owes and
+ * ends. */
+static void on_control_closed(struct ipc_channel *channel, const char *why, void *arg)
+{
+    struct worker *worker = arg;
+
+    (void)channel;
+    log_warn("the supervisor is gone", LOG_TEXT("reason", why));
+    service_drain(&worker->service);
+}
+
+static void open_control(struct worker *worker)
+{
+    static const struct ipc_channel_events events = {.message = on_control,
+                                                     .closed = on_control_closed};
+
+    worker->control = ipc_channel_new(worker->service.base, WORKER_CONTROL_DESCRIPTOR, PEER_FRONTD,
+                                      PEER_SUPERVISOR, &events, worker);
+}
+
+/* ---- the whole ------------------------------------------------------------------------------ */
+
+static void close_all(struct worker *worker)
+{
+    connection_close_all(worker);
+    stop_accepting(worker);
+    if (worker->acceptable)
+        event_free(worker->acceptable);
+    SSL_CTX_free(worker->tls);
+    if (worker->configured) {
+        signer_provider_free(worker->provider);
+        signer_client_free(worker->signer);
+        for (size_t i = 0; i < BACKEND_COUNT; i++)
+            ipc_client_free(worker->backends[i]);
+    }
+    ipc_channel_close(worker->control);
+    service_close(&worker->service);
+    config_free(frontd_option_table, &worker->options);
+}
+
+int main(void)
+{
+    static const struct service_events events = {.drain = drain};
+    struct worker worker = {.listener = -1};
+    int status;
+
+    log_open("frontd-worker", LOG_LEVEL_INFO);
+    service_open(&worker.service, "frontd-worker", &events, &worker, 1);
+    open_control(&worker);
+    status = service_run(&worker.service);
+    close_all(&worker);
+    return status;
+}
