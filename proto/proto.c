@@ -5,7 +5,16 @@
 
 #include <msgpack.h>
 
-enum field_type { TYPE_u64, TYPE_i64, TYPE_flag, TYPE_str, TYPE_bin, TYPE_opt_str, TYPE_opt_bin, TYPE_opt_i64 };
+enum field_type {
+    TYPE_u64,
+    TYPE_i64,
+    TYPE_flag,
+    TYPE_str,
+    TYPE_bin,
+    TYPE_opt_str,
+    TYPE_opt_bin,
+    TYPE_opt_i64
+};
 
 struct field_spec {
     const char *name;
@@ -14,9 +23,12 @@ struct field_spec {
     int64_t min, max;
 };
 
-#define MESSAGE(name, number, senders)     static const struct field_spec fields_##name[] = {
-#define FIELD(name, type, field, min, max) {#field, TYPE_##type, offsetof(struct msg_##name, field), min, max},
-#define END(name)                          };
+#define MESSAGE(name, number, senders) static const struct field_spec fields_##name[] = {
+#define FIELD(name, type, field, min, max)                                                         \
+    {#field, TYPE_##type, offsetof(struct msg_##name, field), min, max},
+#define END(name)                                                                                  \
+    }                                                                                              \
+    ;
 #include "proto/messages.def"
 #undef MESSAGE
 #undef FIELD
@@ -31,7 +43,8 @@ struct message_spec {
 };
 
 static const struct message_spec messages[] = {
-#define MESSAGE(name, number, senders) {#name, MSG_##name, senders, fields_##name, sizeof(fields_##name) / sizeof(struct field_spec)},
+#define MESSAGE(name, number, senders)                                                             \
+    {#name, MSG_##name, senders, fields_##name, sizeof(fields_##name) / sizeof(struct field_spec)},
 #define FIELD(name, type, field, min, max)
 #define END(name)
 #include "proto/messages.def"
@@ -93,7 +106,8 @@ static bool field_in_bounds(const struct field_spec *spec, const void *at)
 
     switch (spec->type) {
     case TYPE_u64:
-        return *(const uint64_t *)at >= (uint64_t)spec->min && *(const uint64_t *)at <= (uint64_t)spec->max;
+        return *(const uint64_t *)at >= (uint64_t)spec->min &&
+               *(const uint64_t *)at <= (uint64_t)spec->max;
     case TYPE_i64:
         return *(const int64_t *)at >= spec->min && *(const int64_t *)at <= spec->max;
     case TYPE_opt_i64:

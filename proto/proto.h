@@ -43,9 +43,11 @@ typedef struct {
     int64_t value;
 } proto_opt_i64;
 
-#define MESSAGE(name, number, senders) struct msg_##name {
+#define MESSAGE(name, number, senders)     struct msg_##name {
 #define FIELD(name, type, field, min, max) proto_##type field;
-#define END(name) };
+#define END(name)                                                                                  \
+    }                                                                                              \
+    ;
 #include "proto/messages.def"
 #undef MESSAGE
 #undef FIELD
@@ -82,14 +84,15 @@ struct frame {
     size_t len;
 };
 
-/* Encodes one message. body points to the struct msg_… of the type. On success the caller owns frame->bytes
- * (free). Returns false, with the offending field in *why, when a field is out of its bounds. */
+/* Encodes one message. body points to the struct msg_… of the type. On success the caller owns
+ * frame->bytes (free). Returns false, with the offending field in *why, when a field is out of its
+ * bounds. */
 bool proto_encode(enum message_type type, const struct request_id *id, const void *body,
                   struct frame *frame, const char **why);
 
-/* Decodes a payload (a frame without its length) that `sender` sent. Returns false, with a literal in *why,
- * for anything that is not exactly one message of the list in bounds: wrong sender, type, field or
- * left-over bytes. Never allocates according to a length that the payload claims. */
+/* Decodes a payload (a frame without its length) that `sender` sent. Returns false, with a literal
+ * in *why, for anything that is not exactly one message of the list in bounds: wrong sender, type,
+ * field or left-over bytes. Never allocates according to a length that the payload claims. */
 bool proto_decode(const uint8_t *payload, size_t len, enum proto_peer sender,
                   struct message *message, const char **why);
 
