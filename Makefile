@@ -72,14 +72,14 @@ $(BUILD)/obj/%.o: %.c Makefile | $(STATEMENTS)
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
-$(BUILD)/lib/common.a: $(call objects,$(SOURCES_common))
+$(BUILD)/lib/common.a: $(call objects,$(SOURCES_common)) Makefile
 	@mkdir -p $(@D)
-	rm -f $@ && $(AR) rcs $@ $^
+	rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
 
 define program
-$(BUILD)/lib/$(1).a: $(call objects,$(SOURCES_$(1)))
+$(BUILD)/lib/$(1).a: $(call objects,$(SOURCES_$(1))) Makefile
 	@mkdir -p $$(@D)
-	rm -f $$@ && $$(AR) rcs $$@ $$^
+	rm -f $$@ && $$(AR) rcs $$@ $$(filter %.o,$$^)
 
 $(BUILD)/bin/$(1): $(call objects,$(MAIN_$(1))) $(BUILD)/lib/$(1).a $(BUILD)/lib/common.a
 	@mkdir -p $$(@D)

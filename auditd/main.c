@@ -121,7 +121,8 @@ int main(int argc, char **argv)
     struct auditd daemon = {0};
     int status;
 
-    service_configure("auditd", argc, argv, options, &daemon.options, CAF_SYSCONF "/auditd.conf");
+    service_configure("auditd", argc, argv, options, &daemon.options, CAF_SYSCONF "/auditd.conf",
+                      NULL);
     service_open(&daemon.service, "auditd", &events, &daemon, daemon.options.service_stop_seconds);
     open_database(&daemon);
     open_server(&daemon);

@@ -84,13 +84,19 @@ static enum log_level configured_level(const struct config_option *options, cons
 }
 
 void service_configure(const char *name, int argc, char **argv, const struct config_option *options,
-                       void *values, const char *default_file)
+                       void *values, const char *default_file, service_check_fn *check)
 {
     struct arguments arguments = read_arguments(name, argc, argv, options, default_file);
     char error[512];
+    const char *problem;
 
     if (config_load(options, values, arguments.file, error, sizeof(error)) != 0) {
         fprintf(stderr, "%s: %s\n", name, error);
+        exit(2);
+    }
+    problem = check ? check(values) : NULL;
+    if (problem) {
+        fprintf(stderr, "%s: %s:0: %s\n", name, arguments.file, problem);
         exit(2);
     }
     if (arguments.print)

@@ -27,12 +27,15 @@ struct service {
     struct event *signals[4], *watchdog, *stop_timer;
 };
 
+/* What the option table cannot check: NULL, or a literal that says what is wrong. */
+typedef const char *service_check_fn(const void *values);
+
 /* Reads argv: -c FILE (the configuration), -t (check and exit), -p (print what is in force and
- * exit), -o (print the option table), -V, -h; then loads the configuration into values and opens
- * the log. Ends the process where an option says so, and with status 2 and "FILE:LINE: reason"
- * where the configuration is wrong. */
+ * exit), -o (print the option table), -V, -h; then loads the configuration into values, has check
+ * (may be NULL) look at it, and opens the log. Ends the process where an option says so, and with
+ * status 2 and "FILE:LINE: reason" where the configuration is wrong. */
 void service_configure(const char *name, int argc, char **argv, const struct config_option *options,
-                       void *values, const char *default_file);
+                       void *values, const char *default_file, service_check_fn *check);
 
 /* Makes the loop, takes SIGTERM, SIGINT, SIGHUP, ignores SIGPIPE, sets no-new-privileges and
  * non-dumpable. service is the caller's. events.drain and .reload get daemon. */

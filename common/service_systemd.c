@@ -16,7 +16,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-enum { FIRST_PASSED_DESCRIPTOR = 3, UNIX_BACKLOG = 1024 };
+enum {
+    FIRST_PASSED_DESCRIPTOR = 3,
+    UNIX_BACKLOG = 1024,
+    BIND_ATTEMPTS = 100,
+    BIND_PAUSE_US = 50000,
+};
 
 union address {
     struct sockaddr any;
@@ -91,6 +96,19 @@ static int find_passed(const union address *wanted)
     return -1;
 }
 
+/* Workers of an earlier life may hold the port for a moment yet. */
+static bool bind_patiently(int fd, const union address *address, socklen_t len)
+{
+    for (int attempt = 0; attempt < BIND_ATTEMPTS; attempt++) {
+        if (bind(fd, &address->any, len) == 0)
+            return true;
+        if (errno != EADDRINUSE)
+            return false;
+        usleep(BIND_PAUSE_US);
+    }
+    return false;
+}
+
 static int new_listener(const union address *address, socklen_t len, int backlog, const char *name)
 {
     int fd = socket(address->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -98,7 +116,7 @@ static int new_listener(const union address *address, socklen_t len, int backlog
 
     if (fd >= 0 && address->any.sa_family != AF_UNIX)
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (fd < 0 || bind(fd, &address->any, len) != 0 || listen(fd, backlog) != 0)
+    if (fd < 0 || !bind_patiently(fd, address, len) || listen(fd, backlog) != 0)
         log_fatal("cannot listen", LOG_TEXT("address", name), LOG_TEXT("error", strerror(errno)));
     return fd;
 }

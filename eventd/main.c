@@ -110,7 +110,8 @@ int main(int argc, char **argv)
     struct eventd daemon = {0};
     int status;
 
-    service_configure("eventd", argc, argv, options, &daemon.options, CAF_SYSCONF "/eventd.conf");
+    service_configure("eventd", argc, argv, options, &daemon.options, CAF_SYSCONF "/eventd.conf",
+                      NULL);
     daemon.node = service_node_name(daemon.options.node_name);
     service_open(&daemon.service, "eventd", &events, &daemon, daemon.options.service_stop_seconds);
     open_database(&daemon);

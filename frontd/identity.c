@@ -199,8 +199,9 @@ const char *identity_from_certificate(const struct frontd_options *options, X509
     return why;
 }
 
-const char *identity_check_options(const struct frontd_options *options)
+const char *identity_check_options(const void *values)
 {
+    const struct frontd_options *options = values;
     const struct config_map *map = &options->operators_map;
     const char *domain = options->identity_trust_domain;
     struct str parsed_domain, path;

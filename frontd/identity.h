@@ -41,9 +41,9 @@ unsigned role_permissions(enum role role);
 
 const char *role_name(enum role role);
 
-/* Checks what the option table cannot: trust domain, templates, role names. NULL, or a literal that
- * says what is wrong. */
-const char *identity_check_options(const struct frontd_options *options);
+/* Checks what the option table cannot, for service_configure: trust domain, templates, role names.
+ * NULL, or a literal that says what is wrong. */
+const char *identity_check_options(const void *options);
 
 void identity_clear(struct identity *identity);
 

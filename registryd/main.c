@@ -153,7 +153,7 @@ int main(int argc, char **argv)
     int status;
 
     service_configure("registryd", argc, argv, options, &daemon.options,
-                      CAF_SYSCONF "/registryd.conf");
+                      CAF_SYSCONF "/registryd.conf", NULL);
     daemon.node = service_node_name(daemon.options.node_name);
     daemon.cache.max_agents = (size_t)daemon.options.cache_max_agents;
     service_open(&daemon.service, "registryd", &events, &daemon,

@@ -1,0 +1,86 @@
+/* frontd: the supervisor. Opens the configuration, certificates, CA and CRLs and the listener,
+ * connects to the keeper and the back daemons, and hands all of it to the workers that it starts.
+ * It reads no client's byte and holds no private key. */
+#include "frontd/supervisor.h"
+
+#include "common/log.h"
+#include "common/memory.h"
+#include "frontd/identity.h"
+
+#include <libgen.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* The workers' program lies beside this one. The caller frees. */
+static char *find_worker_program(void)
+{
+    char path[PATH_MAX];
+    ssize_t len = readlink("/proc/self/exe", path, sizeof(path) - 1);
+    char *program = NULL;
+
+    if (len < 0)
+        log_fatal("cannot read /proc/self/exe");
+    path[len] = '\0';
+    if (asprintf(&program, "%s/frontd-worker", dirname(path)) < 0)
+        log_fatal("out of memory");
+    return program;
+}
+
+static void read_first_material(struct supervisor *supervisor)
+{
+    char error[512];
+
+    if (!supervisor_read_material(&supervisor->options, &supervisor->material, error,
+                                  sizeof(error)))
+        log_fatal("TLS material refused", LOG_TEXT("reason", error));
+}
+
+static void reload(void *arg)
+{
+    struct supervisor *supervisor = arg;
+    char error[512];
+
+    if (!supervisor_read_material(&supervisor->options, &supervisor->material, error,
+                                  sizeof(error))) {
+        log_error("TLS material refused: the old one stays", LOG_TEXT("reason", error));
+        return;
+    }
+    supervisor_send_material(supervisor);
+    log_info("TLS material read again");
+}
+
+static void drain(void *arg)
+{
+    struct supervisor *supervisor = arg;
+
+    close(supervisor->listener);
+    supervisor->listener = -1;
+    supervisor_drain_workers(supervisor);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct service_events events = {.drain = drain, .reload = reload};
+    struct supervisor supervisor = {0};
+    cleanup_free char *program = find_worker_program();
+    int status;
+
+    supervisor.program = program;
+    service_configure("frontd", argc, argv, frontd_option_table, &supervisor.options,
+                      CAF_SYSCONF "/frontd.conf", identity_check_options);
+    service_open(&supervisor.service, "frontd", &events, &supervisor,
+                 supervisor.options.service_stop_seconds + 1);
+    read_first_material(&supervisor);
+    supervisor.listener =
+        service_tcp_listener(supervisor.options.listen_address, supervisor.options.listen_port,
+                             supervisor.options.listen_backlog);
+    supervisor_watch_children(&supervisor);
+    supervisor_start_workers(&supervisor);
+    status = service_run(&supervisor.service);
+    supervisor_free_workers(&supervisor);
+    supervisor_free_material(&supervisor.material);
+    service_close(&supervisor.service);
+    config_free(frontd_option_table, &supervisor.options);
+    return status;
+}

@@ -1,0 +1,142 @@
+/* Reads the public half of TLS from its files, for the workers, which can open none. A set that is
+ * not whole is refused. */
+#include "frontd/supervisor.h"
+
+#include "common/memory.h"
+
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { FILE_MAX = 131072 };
+
+/* A file's content, NUL-terminated, that the caller frees; NULL with the reason in error. */
+static char *read_file(const char *path, char *error, size_t error_size)
+{
+    FILE *file = fopen(path, "re");
+    char *text;
+    size_t len;
+
+    if (!file) {
+        snprintf(error, error_size, "%s: %s", path, strerror(errno));
+        return NULL;
+    }
+    text = memory_new(1, FILE_MAX + 1);
+    len = fread(text, 1, FILE_MAX + 1, file);
+    if (ferror(file) || len > FILE_MAX || memchr(text, 0, len)) {
+        snprintf(error, error_size, "%s: %s", path,
+                 ferror(file) ? strerror(errno) : "not a PEM file of at most 128 KiB");
+        free(text);
+        text = NULL;
+    } else {
+        text[len] = '\0';
+    }
+    fclose(file);
+    return text;
+}
+
+static int count_certificates(const char *text)
+{
+    BIO *bio = BIO_new_mem_buf(text, -1);
+    int count = 0;
+    X509 *certificate;
+
+    while ((certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
+        count++;
+        X509_free(certificate);
+    }
+    BIO_free(bio);
+    ERR_clear_error();
+    return count;
+}
+
+static int count_crls(const char *text)
+{
+    BIO *bio = BIO_new_mem_buf(text, -1);
+    int count = 0;
+    X509_CRL *crl;
+
+    while ((crl = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL))) {
+        count++;
+        X509_CRL_free(crl);
+    }
+    BIO_free(bio);
+    ERR_clear_error();
+    return count;
+}
+
+/* How often the text begins a PEM object: more than could be read means that one is broken. */
+static int count_begins(const char *text)
+{
+    int count = 0;
+
+    for (const char *at = text; (at = strstr(at, "-----BEGIN ")); at++)
+        count++;
+    return count;
+}
+
+/* Reads a PEM file in which every object must be one that `count` can read. */
+static char *read_pem(const char *path, int (*count)(const char *text), char *error,
+                      size_t error_size)
+{
+    char *text = read_file(path, error, error_size);
+    int found = text ? count(text) : 0;
+
+    if (text && strstr(text, "PRIVATE KEY-----"))
+        snprintf(error, error_size, "%s: holds a private key, which is the keeper's alone", path);
+    else if (text && (found == 0 || found != count_begins(text)))
+        snprintf(error, error_size, "%s: object %d is missing or malformed", path, found + 1);
+    else
+        return text;
+    free(text);
+    return NULL;
+}
+
+/* All certificate files, one behind the other. */
+static char *read_certificates(const struct config_list *files, char *error, size_t error_size)
+{
+    cleanup_free char *all = str_dup(STR(""));
+
+    for (size_t i = 0; i < files->count; i++) {
+        cleanup_free char *text = read_pem(files->items[i], count_certificates, error, error_size);
+        size_t have = strlen(all);
+
+        if (!text)
+            return NULL;
+        all = memory_resize(all, have + strlen(text) + 2);
+        memcpy(all + have, text, strlen(text));
+        memcpy(all + have + strlen(text), "\n", 2);
+    }
+    return steal_pointer(all);
+}
+
+bool supervisor_read_material(const struct frontd_options *options,
+                              struct supervisor_material *material, char *error, size_t error_size)
+{
+    struct supervisor_material fresh = {0};
+    bool has_crls = *options->tls_crl != '\0';
+
+    fresh.certificates = read_certificates(&options->tls_certificates, error, error_size);
+    if (fresh.certificates)
+        fresh.client_ca = read_pem(options->tls_client_ca, count_certificates, error, error_size);
+    if (fresh.client_ca)
+        fresh.crls =
+            has_crls ? read_pem(options->tls_crl, count_crls, error, error_size) : str_dup(STR(""));
+    if (!fresh.crls) {
+        supervisor_free_material(&fresh);
+        return false;
+    }
+    supervisor_free_material(material);
+    *material = fresh;
+    return true;
+}
+
+void supervisor_free_material(struct supervisor_material *material)
+{
+    free(material->certificates);
+    free(material->client_ca);
+    free(material->crls);
+    *material = (struct supervisor_material){0};
+}

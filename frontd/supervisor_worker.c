@@ -1,0 +1,267 @@
+/* Starts workers by fork and exec, so that none inherits another's memory, hands each all that it
+ * needs over its control socket, and starts again whichever ends. */
+#include "frontd/supervisor.h"
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+    CONTROL_DESCRIPTOR = 3, /* in the worker */
+    RESTART_FIRST_MS = 50,
+    RESTART_MAX_MS = 5000,
+    LIVED_MS = 10000,
+};
+
+static const struct request_id no_request = {{0}};
+
+/* ---- what a worker is told ------------------------------------------------------------------ */
+
+static void send_configuration(struct supervisor_worker *worker)
+{
+    char *text = NULL;
+    size_t len = 0;
+    FILE *out = open_memstream(&text, &len);
+    struct msg_configure body;
+
+    if (!out)
+        log_fatal("out of memory");
+    config_print(frontd_option_table, &worker->supervisor->options, out);
+    fclose(out);
+    body = (struct msg_configure){.text = {text, len}, .worker = worker->number};
+    ipc_channel_send(worker->control, MSG_configure, &no_request, &body, -1);
+    free(text);
+}
+
+static void send_material(struct supervisor_worker *worker)
+{
+    const struct supervisor_material *material = &worker->supervisor->material;
+    const struct msg_material body = {.certificates = str_from(material->certificates),
+                                      .client_ca = str_from(material->client_ca),
+                                      .crls = str_from(material->crls)};
+
+    ipc_channel_send(worker->control, MSG_material, &no_request, &body, -1);
+}
+
+static void send_listener(struct supervisor_worker *worker)
+{
+    static const struct msg_listener nothing;
+    int fd = fcntl(worker->supervisor->listener, F_DUPFD_CLOEXEC, 0);
+
+    if (fd < 0)
+        log_fatal("cannot hand the listener over", LOG_TEXT("error", strerror(errno)));
+    ipc_channel_send(worker->control, MSG_listener, &no_request, &nothing, fd);
+}
+
+void supervisor_send_material(struct supervisor *supervisor)
+{
+    for (int64_t i = 0; i < supervisor->options.workers_count; i++)
+        if (supervisor->workers[i].control)
+            send_material(&supervisor->workers[i]);
+}
+
+/* ---- what a worker says --------------------------------------------------------------------- */
+
+static void on_control(struct ipc_channel *channel, const struct message *message, void *arg)
+{
+    struct supervisor_worker *worker = arg;
+
+    (void)channel;
+    if (message->type == MSG_backend_lost)
+        supervisor_lost_link(worker, (enum proto_peer)message->body.backend_lost.peer);
+    else if (message->type == MSG_worker_ready)
+        log_info("worker accepts", LOG_NUMBER("worker", worker->number));
+    else
+        log_warn("not a worker's to say", LOG_TEXT("message", proto_name(message->type)));
+}
+
+/* A worker without its control socket is of no use; its end is told by SIGCHLD. */
+static void on_control_closed(struct ipc_channel *channel, const char *why, void *arg)
+{
+    struct supervisor_worker *worker = arg;
+
+    (void)why;
+    supervisor_stop_links(worker);
+    ipc_channel_close(channel);
+    worker->control = NULL;
+}
+
+/* ---- starting ------------------------------------------------------------------------------- */
+
+/* What concerns only this process's own start is not passed on. */
+static void forget_service_manager(void)
+{
+    static const char *const names[] = {"LISTEN_FDS",           "LISTEN_PID",    "LISTEN_FDNAMES",
+                                        "NOTIFY_SOCKET",        "WATCHDOG_USEC", "WATCHDOG_PID",
+                                        "CREDENTIALS_DIRECTORY"};
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        unsetenv(names[i]);
+}
+
+/* Runs the worker's program with the descriptor as its 3; returns its pid. Ends this process when
+ * it cannot. */
+static pid_t spawn(const struct supervisor *supervisor, int control)
+{
+    char *const argv[] = {(char *)"frontd-worker", NULL};
+    posix_spawn_file_actions_t actions;
+    pid_t pid;
+    int error;
+
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, control, CONTROL_DESCRIPTOR);
+    error = posix_spawn(&pid, supervisor->program, &actions, NULL, argv, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    if (error)
+        log_fatal("cannot start a worker", LOG_TEXT("program", supervisor->program),
+                  LOG_TEXT("error", strerror(error)));
+    return pid;
+}
+
+static void start_worker(struct supervisor_worker *worker)
+{
+    static const struct ipc_channel_events events = {.message = on_control,
+                                                     .closed = on_control_closed};
+    struct supervisor *supervisor = worker->supervisor;
+    int ends[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
+        log_fatal("cannot make a control socket", LOG_TEXT("error", strerror(errno)));
+    worker->pid = spawn(supervisor, ends[1]);
+    close(ends[1]);
+    worker->started_ms = clock_monotonic_ms();
+    worker->control = ipc_channel_new(supervisor->service.base, ends[0], PEER_SUPERVISOR,
+                                      PEER_FRONTD, &events, worker);
+    log_info("worker started", LOG_NUMBER("worker", worker->number),
+             LOG_NUMBER("pid", worker->pid));
+    send_configuration(worker);
+    for (size_t i = 0; i < SUPERVISOR_PEERS; i++)
+        supervisor_make_link(&worker->links[i]);
+    send_material(worker);
+    send_listener(worker);
+}
+
+static void on_restart(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    start_worker(arg);
+}
+
+void supervisor_start_workers(struct supervisor *supervisor)
+{
+    forget_service_manager();
+    supervisor->workers =
+        memory_new((size_t)supervisor->options.workers_count, sizeof(*supervisor->workers));
+    for (int64_t i = 0; i < supervisor->options.workers_count; i++) {
+        struct supervisor_worker *worker = &supervisor->workers[i];
+
+        worker->supervisor = supervisor;
+        worker->number = (unsigned)i;
+        worker->restart_delay_ms = RESTART_FIRST_MS;
+        worker->restart = evtimer_new(supervisor->service.base, on_restart, worker);
+        supervisor_init_links(worker);
+        start_worker(worker);
+    }
+}
+
+/* ---- ending --------------------------------------------------------------------------------- */
+
+static bool any_running(const struct supervisor *supervisor)
+{
+    for (int64_t i = 0; i < supervisor->options.workers_count; i++)
+        if (supervisor->workers[i].pid)
+            return true;
+    return false;
+}
+
+static void start_again(struct supervisor_worker *worker)
+{
+    struct timeval delay;
+
+    if (clock_monotonic_ms() - worker->started_ms > LIVED_MS)
+        worker->restart_delay_ms = RESTART_FIRST_MS;
+    delay = clock_timeval(worker->restart_delay_ms);
+    worker->restart_delay_ms = worker->restart_delay_ms * 2 > RESTART_MAX_MS
+                                   ? RESTART_MAX_MS
+                                   : worker->restart_delay_ms * 2;
+    event_add(worker->restart, &delay);
+}
+
+static void worker_ended(struct supervisor_worker *worker, int status)
+{
+    bool draining = worker->supervisor->service.draining;
+
+    log_warn("worker ended", LOG_NUMBER("worker", worker->number), LOG_NUMBER("pid", worker->pid),
+             LOG_NUMBER("signal", WIFSIGNALED(status) ? WTERMSIG(status) : 0),
+             LOG_NUMBER("status", WIFEXITED(status) ? WEXITSTATUS(status) : 0));
+    worker->pid = 0;
+    if (worker->control)
+        on_control_closed(worker->control, "the worker ended", worker);
+    if (!draining)
+        start_again(worker);
+    else if (!any_running(worker->supervisor))
+        service_stop(&worker->supervisor->service);
+}
+
+static void on_child(evutil_socket_t number, short what, void *arg)
+{
+    struct supervisor *supervisor = arg;
+    int status;
+    pid_t pid;
+
+    (void)number;
+    (void)what;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+        for (int64_t i = 0; i < supervisor->options.workers_count; i++)
+            if (supervisor->workers[i].pid == pid)
+                worker_ended(&supervisor->workers[i], status);
+}
+
+void supervisor_watch_children(struct supervisor *supervisor)
+{
+    supervisor->child = evsignal_new(supervisor->service.base, SIGCHLD, on_child, supervisor);
+    event_add(supervisor->child, NULL);
+}
+
+void supervisor_drain_workers(struct supervisor *supervisor)
+{
+    static const struct msg_drain nothing;
+
+    for (int64_t i = 0; i < supervisor->options.workers_count; i++) {
+        struct supervisor_worker *worker = &supervisor->workers[i];
+
+        event_del(worker->restart);
+        if (worker->control)
+            ipc_channel_send(worker->control, MSG_drain, &no_request, &nothing, -1);
+    }
+    if (!any_running(supervisor))
+        service_stop(&supervisor->service);
+}
+
+void supervisor_free_workers(struct supervisor *supervisor)
+{
+    for (int64_t i = 0; i < supervisor->options.workers_count; i++) {
+        struct supervisor_worker *worker = &supervisor->workers[i];
+
+        if (worker->pid)
+            kill(worker->pid, SIGKILL); /* it did not end within the stop time */
+        if (worker->control)
+            ipc_channel_close(worker->control);
+        event_free(worker->restart);
+        for (size_t k = 0; k < SUPERVISOR_PEERS; k++)
+            event_free(worker->links[k].retry);
+    }
+    free(supervisor->workers);
+    event_free(supervisor->child);
+}
