@@ -28,7 +28,6 @@ CREATE FUNCTION caf_create_partitions_of(parent name, key name, months_ahead int
     SECURITY INVOKER
     SET search_path = pg_catalog, public, pg_temp
     SET timezone = 'UTC'
-    SET datestyle = 'ISO'
 AS $$
 DECLARE
     spare CONSTANT name := parent || '_default';

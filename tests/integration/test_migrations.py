@@ -290,12 +290,20 @@ def test_statements_are_cut_where_postgresql_cuts_them(database, tmp_path):
         INSERT INTO lexed VALUES (1, 'it''s; one'), (2, E'it\'s; ''two'), (3, $$three;$$), (4, $a$ $$; $b$ ; $a$);
         /* a comment; /* nested; */ still; */ INSERT INTO lexed VALUES (5, 'five') -- to the end; of the line
         ;;
-        CREATE TABLE "odd;name" (a$b int); INSERT INTO "odd;name" (a$b) VALUES (6);
-        DO $do$ BEGIN PERFORM 1; END $do$; INSERT INTO lexed VALUES (7, 'ü;')""")
+        CREATE TABLE "odd;name" (a$b$c int); INSERT INTO "odd;name" VALUES (6);
+        DO $do$ BEGIN PERFORM 1; END $do$; INSERT INTO lexed VALUES (6, E'six''\';'); INSERT INTO lexed VALUES (7, 'ü;')""")
     database.migrate()
     assert database.rows("SELECT * FROM lexed ORDER BY id") == [
-        (1, "it's; one"), (2, "it's; 'two"), (3, "three;"), (4, " $$; $b$ ; "), (5, "five"), (7, "ü;")]
-    assert database.value('SELECT a$b FROM "odd;name"') == 6
+        (1, "it's; one"), (2, "it's; 'two"), (3, "three;"), (4, " $$; $b$ ; "), (5, "five"), (6, "six'';"), (7, "ü;")]
+    assert database.value('SELECT a$b$c FROM "odd;name"') == 6
+
+
+def test_what_the_server_says_cannot_forge_a_line(database, tmp_path):
+    database.copy_sql(tmp_path)
+    database.add_file("900_loud.sql", r"DO $$ BEGIN RAISE NOTICE E'one\napplied 901_forged\x1b[2J'; RAISE E'two\ncafctl: forged\r'; END $$;")
+    printed = database.migrate(code=1)
+    assert "900_loud: NOTICE: one" in printed and "900_loud.sql:1: two" in printed
+    assert not re.search(r"[\x1b\r]|^applied 901_forged|^cafctl: forged", printed, re.M)
 
 
 def test_failing_migration_leaves_nothing(database, tmp_path):
@@ -420,14 +428,17 @@ def test_050_merges_rows_that_break_the_key_and_reports_each(database):
         ("acme", two, "never-b", "2024-02-02", None),
         ("acme", two, "never-a", "2024-02-02", None),
         ("acme", three, "alone", "2024-03-03", None),
-        ("other", one, "elsewhere", "2024-04-04", "2025-01-01"),
+        ("other", one, "elsewhere", "2024-04-04", "2026-01-01"),
+        ("other", one, "elsewhere-once", "2022-04-04", "2025-01-01"),
+        ("third", one, "third", "2021-01-01", "2026-06-06"),
     ])
     printed = database.migrate("--to", 50)
     assert agents_of(database) == [
         ("acme", one, "newest", "2023-01-01", "2025-05-01", "active"),
         ("acme", three, "alone", "2024-03-03", None, "active"),
         ("acme", two, "never-a", "2024-02-02", None, "active"),
-        ("other", one, "elsewhere", "2024-04-04", "2025-01-01", "active"),
+        ("other", one, "elsewhere", "2022-04-04", "2026-01-01", "active"),
+        ("third", one, "third", "2021-01-01", "2026-06-06", "active"),
     ]
     reports = [line for line in printed.splitlines() if "merged" in line]
     assert reports == [
@@ -435,6 +446,8 @@ def test_050_merges_rows_that_break_the_key_and_reports_each(database):
         'kept hostname "newest", dropped hostnames ["old", "silent"]',
         f'050_agent_registry_upsert_key: NOTICE: merged 2 rows of agent_registry: tenant "acme", spiffe_id "{two}", '
         'kept hostname "never-a", dropped hostnames ["never-b"]',
+        f'050_agent_registry_upsert_key: NOTICE: merged 2 rows of agent_registry: tenant "other", spiffe_id "{one}", '
+        'kept hostname "elsewhere", dropped hostnames ["elsewhere-once"]',
     ]
     with pytest.raises(psycopg2.errors.UniqueViolation, match="ux_agent_registry_tenant_spiffe"):
         insert_agents(database, [("acme", one, "again", "2024-01-01", None)])
