@@ -12,8 +12,7 @@
 #include <utlist.h>
 
 enum {
-    BATCH_BYTES =
-        8 << 20, /* of parameters: no statement grows beyond what the server digests well */
+    BATCH_BYTES = 8 << 20, /* of parameters: enough for any batch to pay */
     RETRY_FIRST_MS = 10,
     RETRY_MAX_MS = 1000,
 };
@@ -128,32 +127,43 @@ static int row_ordinal(const struct pg_batch *batch, const PGresult *result, int
     return (int)ordinal;
 }
 
-/* A result's rows, put in order of the requests they answer: request i's are
- * rows[first[i]] to rows[first[i + 1] - 1]. */
+/* A result's rows, put in order of the requests they answer: request i's are rows[first[i]] to
+ * rows[first[i + 1] - 1]. */
 struct routing {
     int *rows, *first;
 };
 
-/* A counting sort: it keeps the rows of one request in the result's order. */
-static struct routing routing_new(const struct pg_batch *batch, const PGresult *result)
+/* Counts each request's rows into counts[i + 1]. */
+static void routing_count(const struct pg_batch *batch, const PGresult *result, int *counts)
 {
-    int row_count = PQntuples(result);
-    struct routing routing = {memory_new((size_t)row_count + 1, sizeof(int)),
-                              memory_new((size_t)batch->count + 2, sizeof(int))};
-    int *next = routing.first + 1; /* one further on, so that filling leaves first in place */
+    int strays = 0;
 
-    for (int row = 0; row < row_count; row++) {
+    for (int row = 0; row < PQntuples(result); row++) {
         int ordinal = row_ordinal(batch, result, row);
 
         if (ordinal >= 0)
-            next[ordinal + 1]++;
+            counts[ordinal + 1]++;
         else
-            log_error("a row answers no request of its batch",
-                      LOG_TEXT("statement", batch->queue->statement->name));
+            strays++;
     }
+    if (strays)
+        log_error("rows answer no request of their batch",
+                  LOG_TEXT("statement", batch->queue->statement->name), LOG_NUMBER("rows", strays));
+}
+
+/* A counting sort: it keeps the rows of one request in the result's order. While rows are placed,
+ * next[i] moves from request i's first place to the one behind its last, and so becomes
+ * first[i + 1]. */
+static struct routing routing_new(const struct pg_batch *batch, const PGresult *result)
+{
+    struct routing routing = {memory_new((size_t)PQntuples(result) + 1, sizeof(int)),
+                              memory_new((size_t)batch->count + 2, sizeof(int))};
+    int *next = routing.first + 1;
+
+    routing_count(batch, result, next);
     for (int i = 0; i < batch->count; i++)
         next[i + 1] += next[i];
-    for (int row = 0; row < row_count; row++) {
+    for (int row = 0; row < PQntuples(result); row++) {
         int ordinal = row_ordinal(batch, result, row);
 
         if (ordinal >= 0)

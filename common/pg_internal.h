@@ -96,7 +96,7 @@ enum pg_remedy {
     PG_REMEDY_SPLIT,     /* the data's fault: halves, until the bad row stands alone */
     PG_REMEDY_REFUSE,    /* the statement's or the grants' fault: no row of it can do better */
     PG_REMEDY_RETRY,     /* again, a little later */
-    PG_REMEDY_HALVE,     /* too slow: again in halves, a little later */
+    PG_REMEDY_HALVE,     /* too slow or locked out: again in halves, a little later */
     PG_REMEDY_RECONNECT, /* the server's or the session's fault: again on another connection */
 };
 

@@ -53,11 +53,11 @@ struct pg_request *pg_key_leave(struct pg_key **keys, struct pg_request *request
 
 void pg_key_free_all(struct pg_key **keys)
 {
-    struct pg_key *key, *next;
+    struct pg_key *key = *keys, *next;
 
-    HASH_ITER(hh, *keys, key, next)
-    {
-        HASH_DEL(*keys, key);
+    HASH_CLEAR(hh, *keys);
+    for (; key; key = next) {
+        next = key->hh.next;
         free(key);
     }
 }

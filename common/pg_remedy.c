@@ -1,11 +1,12 @@
 /* What each kind of error calls for, as one table of SQLSTATE prefixes (PostgreSQL manual, appendix
- * A). Touches nothing. */
+ * A), the first that fits. Touches nothing. */
 #include "common/pg_internal.h"
 
 static const struct {
     const char *prefix;
     enum pg_remedy remedy;
 } remedies[] = {
+    {"08P01", PG_REMEDY_REFUSE},    /* the statement has another number of parameters */
     {"08", PG_REMEDY_RECONNECT},    /* connection exception */
     {"0A000", PG_REMEDY_RECONNECT}, /* a migration changed what a prepared statement returns */
     {"25", PG_REMEDY_RECONNECT},    /* 25006: the server became read-only */
@@ -15,7 +16,7 @@ static const struct {
     {"40P01", PG_REMEDY_RETRY},     /* deadlock */
     {"42", PG_REMEDY_REFUSE},       /* no right, no such table or column, syntax */
     {"53", PG_REMEDY_RECONNECT},    /* out of disk, memory or connections: back off */
-    {"55P03", PG_REMEDY_RETRY},     /* lock_timeout */
+    {"55P03", PG_REMEDY_HALVE},     /* lock_timeout: the rows that are free get through */
     {"57014", PG_REMEDY_HALVE},     /* statement_timeout */
     {"57P", PG_REMEDY_RECONNECT},   /* shut down, crashed or starting up */
     {"58", PG_REMEDY_RECONNECT},    /* the server's own input and output failed */

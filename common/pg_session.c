@@ -6,8 +6,8 @@
 
 #include <stdio.h>
 
-/* What a session must be, whatever the role or the database has set. lock_timeout is below
- * statement_timeout, so that a wait for a lock is told from work that is too slow. */
+/* What a session must be, whatever the role or the database has set. lock_timeout is far
+ * below statement_timeout: one locked row must not hold its batch up for long. */
 static int settings_send(struct pg_connection *connection)
 {
     long long statement_ms = connection->pg->options.statement_ms;
@@ -18,7 +18,7 @@ static int settings_send(struct pg_connection *connection)
              "SET idle_in_transaction_session_timeout = %lld; SET TimeZone = 'UTC'; "
              "SET DateStyle = 'ISO, YMD'; SET bytea_output = 'hex'; "
              "SET client_min_messages = warning; SET standard_conforming_strings = on",
-             statement_ms, statement_ms / 2 + 1, statement_ms);
+             statement_ms, statement_ms / 4 + 1, statement_ms);
     return PQsendQuery(connection->link, sql);
 }
 

@@ -2,25 +2,19 @@
 #ifndef CAF_EVENTD_EVENTD_H
 #define CAF_EVENTD_EVENTD_H
 
-#include "common/ipc.h"
-#include "common/pg.h"
-#include "common/service.h"
+#include "common/back.h"
 
 struct eventd_options {
+    struct back_options back;
 #define OPTION CONFIG_MEMBER
 #include "eventd/options.def"
 #undef OPTION
 };
 
 struct eventd {
-    struct service service;
+    struct back back;
     struct eventd_options options;
-    struct pg *pg;
-    struct ipc_server *server;
     struct event *sweep;
-    bool sweeping;
-    char *node;
-    uid_t *peers;
 };
 
 /* ---- statements (sql/eventd.sql) ------------------------------------------------------------ */
@@ -35,16 +29,8 @@ enum eventd_statement {
 /* The table, ended by a row without a name. */
 extern const struct pg_statement eventd_statements[];
 
-/* Submits one request that waits `seconds` for the database. False: the queue is full, fn is not
- * called. */
-bool eventd_submit(struct eventd *daemon, enum eventd_statement statement, const struct str *params,
-                   int64_t seconds, pg_answer_fn *fn, void *arg);
-
-/* Answers a request whose statement did not succeed. */
-void eventd_fail(struct ipc_reply_to to, const struct pg_answer *answer);
-
-/* Submits a request whose answer is MSG_event_done once the statement has succeeded. An event is not given up because the
- * database is away: it waits as long as the queue has room. */
+/* Submits a request whose answer is MSG_event_done once the statement has succeeded. An event is
+ * not given up because the database is away: it waits as long as the queue has room. */
 void eventd_submit_and_confirm(struct eventd *daemon, enum eventd_statement statement,
                                const struct str *params, struct ipc_reply_to to);
 

@@ -85,7 +85,7 @@ static void on_listed(void *arg, const struct pg_answer *answer)
     if (answer->outcome == PG_OK)
         send_page(listing, answer);
     else
-        eventd_fail(listing->to, answer);
+        back_fail(listing->to, answer);
     free(listing);
 }
 
@@ -126,9 +126,9 @@ void eventd_list(void *arg, struct ipc_reply_to to, const struct message *messag
     };
     listing = memory_new(1, sizeof(*listing));
     *listing = (struct listing){.to = to, .limit = (int)body->limit};
-    if (eventd_submit(daemon, STATEMENT_LIST, params, daemon->options.database_request_seconds,
-                      on_listed, listing))
+    if (back_submit(&daemon->back, &eventd_statements[STATEMENT_LIST], STR_ABSENT, params,
+                    on_listed, listing))
         return;
     free(listing);
-    ipc_fail(to, ERROR_UNAVAILABLE, "too many requests wait for the database");
+    back_fail_full(to);
 }

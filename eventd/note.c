@@ -38,7 +38,7 @@ void eventd_note(void *arg, struct ipc_reply_to to, const struct message *messag
     const struct str params[] = {
         str_from(request_id), body->tenant_id,       body->event_type,
         str_from(severity),   body->spiffe_id,       body->source_ip,
-        body->details,        str_from(occurred_ms), str_from(daemon->node),
+        body->details,        str_from(occurred_ms), str_from(daemon->back.node),
     };
     eventd_submit_and_confirm(daemon, STATEMENT_NOTE, params, to);
 }

@@ -62,9 +62,9 @@ static void sweep(struct eventd *daemon)
         {most, (size_t)snprintf(most, sizeof(most), "%lld",
                                 (long long)daemon->options.outbox_sweep_max)}};
 
-    if (daemon->service.draining ||
-        !eventd_submit(daemon, STATEMENT_SWEEP, params, daemon->options.database_request_seconds,
-                       on_swept, daemon))
+    if (daemon->back.service.draining ||
+        !back_submit(&daemon->back, &eventd_statements[STATEMENT_SWEEP], STR_ABSENT, params,
+                     on_swept, daemon))
         sweep_later(daemon);
 }
 
@@ -77,7 +77,7 @@ static void on_sweep_timer(evutil_socket_t fd, short what, void *arg)
 
 void outbox_open(struct eventd *daemon)
 {
-    daemon->sweep = evtimer_new(daemon->service.base, on_sweep_timer, daemon);
+    daemon->sweep = evtimer_new(daemon->back.service.base, on_sweep_timer, daemon);
     if (!daemon->sweep)
         log_fatal("out of memory");
     sweep(daemon);

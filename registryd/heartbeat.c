@@ -105,7 +105,7 @@ static void fail_waiters(struct cache_agent *agent, const struct pg_answer *answ
 
     LL_FOREACH_SAFE(waiters, waiter, next)
     {
-        registryd_fail(waiter->to, answer);
+        back_fail(waiter->to, answer);
         waiter_free(waiter);
     }
 }
@@ -170,8 +170,8 @@ static bool look_up(struct registryd *daemon, struct cache_agent *agent)
                               .agent = agent,
                               .revision = agent->revision,
                               .sent_ms = clock_monotonic_ms()};
-    agent->looking_up =
-        registryd_submit(daemon, STATEMENT_LOOKUP, cache_key(agent), params, on_looked_up, lookup);
+    agent->looking_up = back_submit(&daemon->back, &registryd_statements[STATEMENT_LOOKUP],
+                                    cache_key(agent), params, on_looked_up, lookup);
     if (!agent->looking_up)
         free(lookup);
     return agent->looking_up;
@@ -183,7 +183,7 @@ static void wait_for_look_up(struct registryd *daemon, struct cache_agent *agent
     struct cache_waiter *waiter;
 
     if (!look_up(daemon, agent)) {
-        ipc_fail(to, ERROR_UNAVAILABLE, "too many requests wait for the database");
+        back_fail_full(to);
         return;
     }
     waiter = memory_new(1, sizeof(*waiter));
@@ -267,8 +267,8 @@ void heartbeat_write(struct registryd *daemon, struct cache_agent *agent)
                                         .status = str_dup(params[3]),
                                         .metadata = str_dup(params[4]),
                                         .heartbeat_ms = agent->heartbeat_ms};
-    if (registryd_submit(daemon, STATEMENT_WRITE_HEARTBEAT, cache_key(agent), params, on_written,
-                         values))
+    if (back_submit(&daemon->back, &registryd_statements[STATEMENT_WRITE_HEARTBEAT],
+                    cache_key(agent), params, on_written, values))
         cache_note_written(&daemon->cache, agent);
     else
         values_free(values);

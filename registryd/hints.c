@@ -69,7 +69,7 @@ static redisAsyncContext *connect_to(struct hints *hints)
     redisAsyncContext *context = redisAsyncConnectUnix(hints->socket);
 
     if (!context || context->err ||
-        redisLibeventAttach(context, hints->daemon->service.base) != REDIS_OK) {
+        redisLibeventAttach(context, hints->daemon->back.service.base) != REDIS_OK) {
         if (context)
             redisAsyncFree(context);
         return NULL;
@@ -158,7 +158,7 @@ struct hints *hints_open(struct registryd *daemon, const char *socket)
     hints->daemon = daemon;
     hints->socket = str_dup(str_from(socket));
     hints->retry_ms = RETRY_FIRST_MS;
-    hints->retry = evtimer_new(daemon->service.base, on_retry, hints);
+    hints->retry = evtimer_new(daemon->back.service.base, on_retry, hints);
     ids_random(instance, sizeof(instance));
     ids_hex(instance, sizeof(instance), hints->instance);
     connect_missing(hints);

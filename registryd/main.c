@@ -12,7 +12,12 @@
 
 static const struct config_option options[] = {
 #define CONFIG_STRUCT struct registryd_options
-#define OPTION        CONFIG_ROW
+#define BACK_NAME     "registryd"
+#define BACK_ROLE     "caf_registry"
+#define OPTION        BACK_ROW
+#include "common/options_back.def"
+#undef OPTION
+#define OPTION CONFIG_ROW
 #include "registryd/options.def"
 #undef OPTION
     CONFIG_END,
@@ -35,40 +40,6 @@ static const char *const allowed[] = {
     NULL,
 };
 
-static void open_database(struct registryd *daemon)
-{
-    const struct registryd_options *o = &daemon->options;
-    struct pg_options database = {
-        .conninfo = o->database_conninfo,
-        .application_name = "caf-registryd",
-        .connections = (int)o->database_connections,
-        .batch_max = (int)o->database_batch_max,
-        .queue_max = (int)o->database_queue_max,
-        .statement_ms = o->database_statement_seconds * 1000,
-        .statements = registryd_statements,
-        .allowed = allowed,
-    };
-
-    daemon->pg = pg_new(daemon->service.base, &database);
-}
-
-static void open_server(struct registryd *daemon)
-{
-    const struct registryd_options *o = &daemon->options;
-    struct ipc_server_options server = {
-        .self = PEER_REGISTRYD,
-        .peers = PEER_FRONTD,
-        .handlers = handlers,
-        .daemon = daemon,
-        .uids = daemon->peers = service_uids(&o->ipc_peer_users),
-        .uid_count = o->ipc_peer_users.count,
-        .max_channels = (size_t)o->ipc_max_channels,
-    };
-
-    daemon->server =
-        ipc_server_new(daemon->service.base, service_unix_listener(o->ipc_socket), &server);
-}
-
 static void on_write_behind(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
@@ -80,14 +51,15 @@ static void open_write_behind(struct registryd *daemon)
 {
     struct timeval interval = clock_timeval(daemon->options.mesh_write_behind_seconds * 1000);
 
-    daemon->write_behind = event_new(daemon->service.base, -1, EV_PERSIST, on_write_behind, daemon);
+    daemon->write_behind =
+        event_new(daemon->back.service.base, -1, EV_PERSIST, on_write_behind, daemon);
     event_add(daemon->write_behind, &interval);
 }
 
 void registryd_status(void *arg, struct ipc_reply_to to, const struct message *message)
 {
     struct registryd *daemon = arg;
-    bool ready = pg_writable(daemon->pg);
+    bool ready = pg_writable(daemon->back.pg);
     bool degraded = daemon->hints && !hints_connected(daemon->hints);
     char detail[256];
 
@@ -98,7 +70,7 @@ void registryd_status(void *arg, struct ipc_reply_to to, const struct message *m
              !daemon->hints ? "off"
              : degraded     ? "unavailable"
                             : "ok",
-             HASH_COUNT(daemon->cache.by_key), pg_pending(daemon->pg));
+             HASH_COUNT(daemon->cache.by_key), pg_pending(daemon->back.pg));
     ipc_reply(
         to, MSG_status,
         &(struct msg_status){.ready = ready, .degraded = degraded, .detail = str_from(detail)});
@@ -113,56 +85,49 @@ static void stop_when_written(evutil_socket_t fd, short what, void *arg)
 
     (void)fd;
     (void)what;
-    if (pg_pending(daemon->pg) == 0)
-        service_stop(&daemon->service);
+    if (pg_pending(daemon->back.pg) == 0)
+        service_stop(&daemon->back.service);
     else
-        event_base_once(daemon->service.base, -1, EV_TIMEOUT, stop_when_written, daemon, &soon);
+        event_base_once(daemon->back.service.base, -1, EV_TIMEOUT, stop_when_written, daemon,
+                        &soon);
 }
 
-static void on_drained(void *arg)
+static void before_drain(struct back *back)
 {
-    heartbeat_write_all(arg);
-    stop_when_written(-1, 0, arg);
+    event_del(((struct registryd *)back)->write_behind);
 }
 
-static void drain(void *arg)
+static void after_drain(struct back *back)
 {
-    struct registryd *daemon = arg;
-
-    event_del(daemon->write_behind);
-    ipc_server_drain(daemon->server, on_drained);
+    heartbeat_write_all((struct registryd *)back);
+    stop_when_written(-1, 0, back);
 }
 
-static void close_all(struct registryd *daemon)
-{
-    hints_close(daemon->hints);
-    ipc_server_free(daemon->server);
-    pg_free(daemon->pg);
-    cache_free(&daemon->cache);
-    event_free(daemon->write_behind);
-    service_close(&daemon->service);
-    free(daemon->node);
-    free(daemon->peers);
-    config_free(options, &daemon->options);
-}
+static const struct back_spec spec = {
+    .name = "registryd",
+    .default_file = CAF_SYSCONF "/registryd.conf",
+    .self = PEER_REGISTRYD,
+    .options = options,
+    .handlers = handlers,
+    .statements = registryd_statements,
+    .allowed = allowed,
+    .before_drain = before_drain,
+    .after_drain = after_drain,
+};
 
 int main(int argc, char **argv)
 {
-    static const struct service_events events = {.drain = drain};
     struct registryd daemon = {.beat_stretch = 1};
     int status;
 
-    service_configure("registryd", argc, argv, options, &daemon.options,
-                      CAF_SYSCONF "/registryd.conf", NULL);
-    daemon.node = service_node_name(daemon.options.node_name);
+    back_open(&daemon.back, &spec, &daemon.options.back, argc, argv);
     daemon.cache.max_agents = (size_t)daemon.options.cache_max_agents;
-    service_open(&daemon.service, "registryd", &events, &daemon,
-                 daemon.options.service_stop_seconds);
-    open_database(&daemon);
     daemon.hints = hints_open(&daemon, daemon.options.redis_socket);
     open_write_behind(&daemon);
-    open_server(&daemon);
-    status = service_run(&daemon.service);
-    close_all(&daemon);
+    status = back_serve(&daemon.back);
+    hints_close(daemon.hints);
+    event_free(daemon.write_behind);
+    cache_free(&daemon.cache);
+    back_close(&daemon.back);
     return status;
 }

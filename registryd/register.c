@@ -12,6 +12,9 @@
 
 enum { OUTCOME_CREATED = 1, OUTCOME_DRIFT = 2, EVENTS_MAX = 16, NUMBER_TEXT_BYTES = 24 };
 
+/* What makes agent_id unique per tenant. */
+static const char agent_id_constraint[] = "ux_agent_registry_tenant_agent";
+
 /* The statement's parameters, in its order. */
 enum register_param {
     PARAM_TENANT_ID,
@@ -114,10 +117,10 @@ static void submit(struct registration *registration)
 
     registration->revision = agent->revision;
     registration->sent_ms = clock_monotonic_ms();
-    if (registryd_submit(daemon, STATEMENT_REGISTER, cache_key(agent), registration->params,
-                         on_registered, registration))
+    if (back_submit(&daemon->back, &registryd_statements[STATEMENT_REGISTER], cache_key(agent),
+                    registration->params, on_registered, registration))
         return;
-    ipc_fail(registration->to, ERROR_UNAVAILABLE, "too many requests wait for the database");
+    back_fail_full(registration->to);
     registration_free(registration);
 }
 
@@ -129,8 +132,11 @@ static void on_registered(void *arg, const struct pg_answer *answer)
                   registration->params[PARAM_SPIFFE_ID]);
     enum agent_state state;
 
-    if (answer->outcome != PG_OK) {
-        registryd_fail(registration->to, answer);
+    if (answer->outcome == PG_REFUSED && strcmp(answer->constraint, agent_id_constraint) == 0) {
+        ipc_fail(registration->to, ERROR_CONFLICT,
+                 "another SPIFFE ID of this tenant has this agent_id");
+    } else if (answer->outcome != PG_OK) {
+        back_fail(registration->to, answer);
     } else if (pg_value(answer, 0, 1).ptr) {
         state = agent_state_from_name(pg_value(answer, 0, 0));
         answer_registered(registration, answer, agent, state);
@@ -165,7 +171,7 @@ void registryd_register(void *arg, struct ipc_reply_to to, const struct message 
         .params = {body->tenant_id, body->spiffe_id, body->agent_id, str_from(request_id),
                    body->hostname, body->fingerprint, body->endpoint, body->version,
                    body->capabilities, body->metadata, body->source_ip, body->trace_id,
-                   str_from(received_ms), str_from(daemon->node)},
+                   str_from(received_ms), str_from(daemon->back.node)},
     };
     keep_params(registration);
     submit(registration);
@@ -184,7 +190,7 @@ static void on_self(void *arg, const struct pg_answer *answer)
     enum agent_state state;
 
     if (answer->outcome != PG_OK) {
-        registryd_fail(request->to, answer);
+        back_fail(request->to, answer);
     } else {
         state = answer->row_count ? agent_state_from_name(pg_value(answer, 0, 0)) : AGENT_UNKNOWN;
         reply.agent = answer->row_count ? pg_value(answer, 0, 1) : STR_ABSENT;
@@ -208,8 +214,9 @@ void registryd_self(void *arg, struct ipc_reply_to to, const struct message *mes
                          beat */
         heartbeat_write(daemon, agent);
     request->to = to;
-    if (registryd_submit(daemon, STATEMENT_SELF, cache_key(agent), params, on_self, request))
+    if (back_submit(&daemon->back, &registryd_statements[STATEMENT_SELF], cache_key(agent), params,
+                    on_self, request))
         return;
     free(request);
-    ipc_fail(to, ERROR_UNAVAILABLE, "too many requests wait for the database");
+    back_fail_full(to);
 }

@@ -2,12 +2,11 @@
 #ifndef CAF_REGISTRYD_REGISTRYD_H
 #define CAF_REGISTRYD_REGISTRYD_H
 
-#include "common/ipc.h"
-#include "common/pg.h"
-#include "common/service.h"
+#include "common/back.h"
 #include "registryd/cache.h"
 
 struct registryd_options {
+    struct back_options back;
 #define OPTION CONFIG_MEMBER
 #include "registryd/options.def"
 #undef OPTION
@@ -16,15 +15,11 @@ struct registryd_options {
 struct hints;
 
 struct registryd {
-    struct service service;
+    struct back back;
     struct registryd_options options;
-    struct pg *pg;
-    struct ipc_server *server;
     struct cache cache;
     struct hints *hints;
     struct event *write_behind;
-    char *node;
-    uid_t *peers;
     int64_t beat_window_start_ms; /* beats are counted over one second at a time… */
     int64_t beats_in_window;
     double beat_stretch; /* …and when they were too many the next are asked for later */
@@ -41,14 +36,6 @@ enum registryd_statement {
 
 /* The table, ended by a row without a name. */
 extern const struct pg_statement registryd_statements[];
-
-/* Submits one request with the database deadline of the configuration. params as pg_submit takes
- * them. False: the queue is full, fn is not called. */
-bool registryd_submit(struct registryd *daemon, enum registryd_statement statement, struct str key,
-                      const struct str *params, pg_answer_fn *fn, void *arg);
-
-/* Answers a request whose statement did not succeed: 409 for a unique key, 503 or 500 else. */
-void registryd_fail(struct ipc_reply_to to, const struct pg_answer *answer);
 
 /* Answers a request of an agent whose state does not serve it: never registered, deregistered or
  * revoked. */
