@@ -8,6 +8,7 @@
 #include "common/memory.h"
 
 #include <openssl/err.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 struct signer_client {
@@ -116,12 +117,13 @@ int signer_handshake_run(struct signer_handshake *handshake)
 {
     if (handshake->call != NULL)
         return SSL_ERROR_WANT_ASYNC;
-    handshake->request = NULL; /* it has its answer, and ends with the next step */
+    bool answered = handshake->request != NULL;
+    handshake->request = NULL; /* it ends with the next step */
     int result = handshake_step(handshake);
     if (handshake->call != NULL)
         return SSL_ERROR_WANT_ASYNC;
-    if (result == 1)
-        SSL_clear_mode(handshake->ssl, SSL_MODE_ASYNC); /* nothing after the handshake signs */
+    if (answered || result == 1) /* a server signs once: what follows needs no job */
+        SSL_clear_mode(handshake->ssl, SSL_MODE_ASYNC);
     return SSL_get_error(handshake->ssl, result);
 }
 

@@ -7,8 +7,9 @@
  *     signer_handshake_run() at each of its events and wake-ups, until SSL_ERROR_NONE or a failure
  *     signer_handshake_cancel(), SSL_free()                           at any time
  *
- * The handshake's callbacks (client certificate verification, say) run on a stack of 32 KiB
- * (ASYNC_start_job(3)): none of them may hold large buffers on it. */
+ * Until the signature is there the handshake runs in a job with a stack of 32 KiB
+ * (ASYNC_start_job(3)), and a client may send ahead what belongs after it: no callback of a
+ * handshake (client certificate verification, say) may hold large buffers on the stack. */
 #ifndef CAF_FRONTD_SIGNER_CLIENT_H
 #define CAF_FRONTD_SIGNER_CLIENT_H
 

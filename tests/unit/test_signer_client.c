@@ -7,6 +7,7 @@
 #include "tests/unit/tls_pair.h"
 
 #include <fcntl.h>
+#include <openssl/async.h>
 #include <openssl/pem.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -323,6 +324,33 @@ START_TEST(an_error_left_in_the_queue_is_not_taken_for_this_handshakes)
 }
 END_TEST
 
+static int steps_outside_of_a_job;
+
+static void step_note(const SSL *ssl, int where, int result)
+{
+    (void)ssl;
+    (void)where;
+    (void)result;
+    ck_assert_ptr_null(ASYNC_get_current_job());
+    steps_outside_of_a_job++;
+}
+
+/* What the client sends after the signature is read on the process's own, large stack. */
+START_TEST(after_the_signature_no_job_is_needed)
+{
+    struct connection connection;
+    connection_open_waiting(&connection, _i);
+    connection.on_wake = NOTE;
+    loop_until_woken(&connection);
+    ck_assert_int_eq(signer_handshake_run(&connection.handshake), SSL_ERROR_WANT_READ);
+    SSL_set_info_callback(connection.pair.server, step_note);
+    connection_step(&connection);
+    check_completed(&connection);
+    ck_assert_int_gt(steps_outside_of_a_job, 0);
+    connection_close(&connection);
+}
+END_TEST
+
 START_TEST(handshakes_beyond_the_bound_fail_and_the_others_do_not)
 {
     struct connection waiting[MAX_IN_FLIGHT], next;
@@ -502,6 +530,7 @@ static Suite *suite_make(void)
     tcase_add_loop_test(present, a_handshake_goes_on_when_the_keeper_has_answered, 0, 4);
     tcase_add_loop_test(present, an_event_while_it_waits_changes_nothing, 0, 4);
     tcase_add_test(present, an_error_left_in_the_queue_is_not_taken_for_this_handshakes);
+    tcase_add_loop_test(present, after_the_signature_no_job_is_needed, 0, 4);
     tcase_add_test(present, handshakes_beyond_the_bound_fail_and_the_others_do_not);
     tcase_add_test(present, a_signature_outside_of_a_handshakes_run_is_refused);
     tcase_add_loop_test(present, a_cancelled_handshake_drops_the_late_answer, 0, 4);
