@@ -55,23 +55,22 @@ SELECT count(*) FROM moved;
 
 -- name: list
 -- A tenant's events, newest first, from a cursor on. Absent filters are NULL; COALESCE keeps the bounds usable by the index.
-SELECT json_build_object(
-           'event_id', event_id, 'tenant_id', tenant_id, 'event_type', event_type,
-           'severity', severity, 'spiffe_id', spiffe_id, 'hostname', hostname,
-           'source_ip', source_ip, 'trace_id', trace_id, 'details', details, 'count', count,
-           'occurred_at', caf_time(occurred_at), 'recorded_at', caf_time(recorded_at),
-           'node', node)::text,
-       (extract(epoch FROM occurred_at) * 1000000)::bigint || '-' || event_id
-FROM security_events
-WHERE tenant_id = $1
-  AND ($2::text IS NULL OR event_type = $2)
-  AND ($3::text IS NULL OR starts_with(event_type, $3))
-  AND ($4::text IS NULL OR severity = $4)
-  AND ($5::text IS NULL OR spiffe_id = $5)
-  AND occurred_at >= COALESCE(to_timestamp($6::bigint / 1000.0), '-infinity')
-  AND occurred_at < COALESCE(to_timestamp($7::bigint / 1000.0), 'infinity')
-  AND (occurred_at, event_id) < (
+SELECT row_to_json(shown)::text,
+       (extract(epoch FROM e.occurred_at) * 1000000)::bigint || '-' || e.event_id
+FROM security_events e
+CROSS JOIN LATERAL (
+    SELECT e.event_id, e.tenant_id, e.event_type, e.severity, e.spiffe_id, e.hostname, e.source_ip,
+           e.trace_id, e.details, e.count, caf_time(e.occurred_at) AS occurred_at,
+           caf_time(e.recorded_at) AS recorded_at, e.node) AS shown
+WHERE e.tenant_id = $1
+  AND ($2::text IS NULL OR e.event_type = $2)
+  AND ($3::text IS NULL OR starts_with(e.event_type, $3))
+  AND ($4::text IS NULL OR e.severity = $4)
+  AND ($5::text IS NULL OR e.spiffe_id = $5)
+  AND e.occurred_at >= COALESCE(to_timestamp($6::bigint / 1000.0), '-infinity')
+  AND e.occurred_at < COALESCE(to_timestamp($7::bigint / 1000.0), 'infinity')
+  AND (e.occurred_at, e.event_id) < (
         COALESCE('epoch'::timestamptz + $8::bigint * interval '1 microsecond', 'infinity'),
         COALESCE($9::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
-ORDER BY occurred_at DESC, event_id DESC
+ORDER BY e.occurred_at DESC, e.event_id DESC
 LIMIT $10::bigint;

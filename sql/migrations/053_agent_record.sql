@@ -7,19 +7,12 @@ ALTER TABLE agent_registry ALTER COLUMN metadata DROP NOT NULL, ALTER COLUMN met
 CREATE FUNCTION caf_agent_json(r agent_registry) RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
-    SELECT json_build_object(
-        'agent_id', r.agent_id,
-        'tenant_id', r.tenant_id,
-        'spiffe_id', r.spiffe_id,
-        'hostname', r.hostname,
-        'machine_id_fingerprint', r.machine_id_fingerprint,
-        'endpoint', r.endpoint,
-        'version', r.version,
-        'capabilities', COALESCE(r.capabilities, '[]'),
-        'metadata', COALESCE(r.metadata, '{}'),
-        'state', r.state,
-        'registered_at', caf_time(r.registered_at),
-        'last_heartbeat', caf_time(r.last_heartbeat),
-        'last_heartbeat_via', r.last_heartbeat_via,
-        'heartbeat_status', r.heartbeat_status)::text
+    SELECT row_to_json(record)::text
+    FROM (SELECT r.agent_id, r.tenant_id, r.spiffe_id, r.hostname, r.machine_id_fingerprint, r.endpoint, r.version,
+                 COALESCE(r.capabilities, '[]') AS capabilities,
+                 COALESCE(r.metadata, '{}') AS metadata,
+                 r.state,
+                 caf_time(r.registered_at) AS registered_at,
+                 caf_time(r.last_heartbeat) AS last_heartbeat,
+                 r.last_heartbeat_via, r.heartbeat_status) AS record
 $$;
