@@ -12,7 +12,19 @@
 
 /* ---- the statements under test -------------------------------------------------------------- */
 
-enum statement_id { PUT, OTHER_PUT, ECHO, REPEAT, SLEEP, SLOW, TOUCH, SINGLE, DOOMED };
+enum statement_id {
+    PUT,
+    OTHER_PUT,
+    ECHO,
+    REPEAT,
+    SLEEP,
+    SLOW,
+    TOUCH,
+    SINGLE,
+    DOOMED,
+    MISCOUNTED,
+    STRAY
+};
 
 /* The insert counts its attempts on the server, in a sequence, which no rollback takes back. */
 #define PUT_SQL                                                                                    \
@@ -43,6 +55,10 @@ static const struct pg_statement statements[] = {
     [SINGLE] = {"single", "SELECT n, $1::text FROM generate_series(1, $2::int) n", 2, false},
     [DOOMED] = {"doomed", "SELECT ord, d.id FROM unnest($1::int[]) i(ord), caf_test_pg.doomed d", 0,
                 true},
+    [MISCOUNTED] = {"miscounted", "SELECT ord FROM unnest($1::int[]) ord", 1, true},
+    [STRAY] = {"stray",
+               "SELECT ord + o, ord FROM unnest($1::int[]) ord, unnest('{0,1,-9,null}'::int[]) o",
+               0, true},
     {.name = NULL},
 };
 
@@ -134,6 +150,21 @@ static void world_tear_down(void)
     event_base_free(world.base);
     free(world.calls);
     PQfinish(world.admin);
+}
+
+/* In the runner's own process, after all tests. */
+static void leave_nothing(void)
+{
+    PGconn *session;
+
+    if (!getenv("CAF_TEST_PG"))
+        return;
+    session = session_open();
+    PQclear(PQexec(session, "SET client_min_messages = warning;"
+                            "DROP SCHEMA IF EXISTS caf_test_pg CASCADE;"
+                            "DROP TABLE IF EXISTS public.caf_test_pg_kept;"
+                            "DROP ROLE IF EXISTS caf_test_pg_role"));
+    PQfinish(session);
 }
 
 static struct pg_options default_options(void)
@@ -632,6 +663,30 @@ START_TEST(a_missing_table_refuses_all_of_the_batch_at_once)
 }
 END_TEST
 
+START_TEST(a_statement_with_other_parameters_is_refused_at_once)
+{
+    start_with_connections(1);
+    submit(MISCOUNTED, NULL, "a", NULL, LONG_MS);
+    submit(MISCOUNTED, NULL, "b", NULL, LONG_MS);
+    loop_until_all_answered();
+    assert_outcomes(PG_REFUSED);
+    ck_assert_str_eq(world.calls[0].sqlstate, "08P01");
+    ck_assert_uint_eq(pg_counters(world.pg)->losses, 0);
+}
+END_TEST
+
+START_TEST(rows_that_answer_no_request_are_left_out)
+{
+    start_with_connections(1);
+    submit(STRAY, NULL, NULL, NULL, LONG_MS);
+    submit(STRAY, NULL, NULL, NULL, LONG_MS);
+    loop_until_all_answered();
+    assert_outcomes(PG_OK);
+    ck_assert_int_eq(world.calls[0].rows, 1);
+    ck_assert_int_eq(world.calls[1].rows, 2);
+}
+END_TEST
+
 START_TEST(a_migration_under_a_prepared_statement_is_survived)
 {
     start_with_connections(1);
@@ -696,6 +751,33 @@ START_TEST(a_lock_held_elsewhere_is_waited_for_until_the_deadline)
     ck_assert_int_eq(world.calls[1].outcome, PG_OK);
     ck_assert_str_eq(world.calls[1].first, "11");
     ck_assert_uint_ge(pg_counters(world.pg)->retries, 3);
+    PQfinish(rival);
+}
+END_TEST
+
+START_TEST(a_row_locked_elsewhere_holds_only_itself_up)
+{
+    struct pg_options options = default_options();
+    PGconn *rival = session_open();
+    char id[16];
+    int others = 15;
+
+    session_run(rival, "INSERT INTO caf_test_pg.row SELECT n, 1 FROM generate_series(0, 15) n");
+    session_run(rival, "BEGIN; UPDATE caf_test_pg.row SET value = 10 WHERE id = '5'");
+    options.connections = 1;
+    options.statement_ms = 800;
+    world_start(&options);
+    for (int i = 0; i < 16; i++) {
+        snprintf(id, sizeof(id), "%d", i);
+        submit(TOUCH, id, id, NULL, LONG_MS);
+    }
+    ck_assert(loop_until(answered_count_reached, &others, WAIT_MS));
+    ck_assert_int_eq(world.calls[5].answers, 0);
+    session_run(rival, "COMMIT");
+    loop_until_all_answered();
+    assert_outcomes(PG_OK);
+    ck_assert_str_eq(world.calls[5].first, "11");
+    ck_assert_str_eq(world.calls[6].first, "2");
     PQfinish(rival);
 }
 END_TEST
@@ -1000,9 +1082,12 @@ static void add_errors(Suite *suite)
     tcase_add_test(tcase, a_batch_of_bad_rows_only_refuses_each);
     tcase_add_test(tcase, a_commit_that_fails_is_no_success);
     tcase_add_test(tcase, a_missing_table_refuses_all_of_the_batch_at_once);
+    tcase_add_test(tcase, a_statement_with_other_parameters_is_refused_at_once);
+    tcase_add_test(tcase, rows_that_answer_no_request_are_left_out);
     tcase_add_test(tcase, a_migration_under_a_prepared_statement_is_survived);
     tcase_add_test(tcase, a_deadlock_is_tried_again);
     tcase_add_test(tcase, a_lock_held_elsewhere_is_waited_for_until_the_deadline);
+    tcase_add_test(tcase, a_row_locked_elsewhere_holds_only_itself_up);
     tcase_add_test(tcase, a_batch_that_is_too_slow_is_tried_in_halves);
     tcase_add_test(tcase, a_session_that_is_terminated_is_replaced_and_its_batch_sent_again);
 }
@@ -1021,6 +1106,8 @@ static void add_bounds(Suite *suite)
 static void add_sessions(Suite *suite)
 {
     TCase *tcase = case_new(suite, "sessions");
+
+    tcase_add_unchecked_fixture(tcase, NULL, leave_nothing);
 
     tcase_add_test(tcase, a_schema_that_comes_later_is_waited_for);
     tcase_add_test(tcase, a_session_has_the_settings_that_statements_rely_on);
