@@ -90,8 +90,9 @@ static struct str param_copy(struct str param, char *out)
 {
     if (!param.ptr)
         return STR_ABSENT;
-    for (size_t i = 0; i < param.len; i++)
-        out[i] = param.ptr[i] ? param.ptr[i] : '\xff';
+    memcpy(out, param.ptr, param.len);
+    for (char *nul = out; (nul = memchr(nul, '\0', (size_t)(out + param.len - nul)));)
+        *nul = '\xff';
     out[param.len] = '\0';
     return (struct str){out, param.len};
 }
