@@ -2,8 +2,9 @@
 #include "common/clock.h"
 
 #include <stdio.h>
-#include <string.h>
 #include <time.h>
+
+static const int64_t last_ms = 253402300799999; /* of the year 9999: RFC 3339 has four digits */
 
 static int64_t clock_read_ms(clockid_t id)
 {
@@ -32,13 +33,13 @@ struct timeval clock_timeval(int64_t ms)
 
 void clock_format(int64_t ms, char text[CLOCK_TEXT_BYTES])
 {
-    time_t seconds = (time_t)(ms / 1000);
     struct tm utc;
-    int written;
+    time_t seconds;
+    size_t written;
 
+    ms = ms < 0 ? 0 : ms > last_ms ? last_ms : ms;
+    seconds = (time_t)(ms / 1000);
     gmtime_r(&seconds, &utc);
-    strftime(text, CLOCK_TEXT_BYTES, "%Y-%m-%dT%H:%M:%S", &utc);
-    written = (int)strlen(text);
-    snprintf(text + written, (size_t)(CLOCK_TEXT_BYTES - written), ".%03uZ",
-             (unsigned)(ms % 1000) % 1000U);
+    written = strftime(text, CLOCK_TEXT_BYTES, "%Y-%m-%dT%H:%M:%S", &utc);
+    snprintf(text + written, CLOCK_TEXT_BYTES - written, ".%03uZ", (unsigned)(ms % 1000) % 1000U);
 }

@@ -16,7 +16,8 @@ struct timeval clock_timeval(int64_t ms);
 
 enum { CLOCK_TEXT_BYTES = 25 };
 
-/* Writes ms since 1970 as RFC 3339 UTC with milliseconds: 2026-01-02T03:04:05.678Z. */
+/* Writes ms since 1970 as RFC 3339 UTC with milliseconds: 2026-01-02T03:04:05.678Z. A time before
+ * 1970 or beyond the year 9999 is written as the nearest that RFC 3339 can say. */
 void clock_format(int64_t ms, char text[CLOCK_TEXT_BYTES]);
 
 #endif
