@@ -1,9 +1,9 @@
-/* The batching client against a real PostgreSQL: CAF_TEST_PG is the conninfo (keyword=value) of a
- * scratch database in which its user is superuser. Everything made here is in schema caf_test_pg.
- * What happens when the server dies is test_pg_outage.c's part. */
+/* The batching client against a real PostgreSQL, the test's own. What happens when the server dies
+ * is test_pg_outage.c's part. */
 #include "common/clock.h"
 #include "common/memory.h"
 #include "common/pg.h"
+#include "tests/unit/scratch_postgres.h"
 
 #include <check.h>
 #include <stdio.h>
@@ -85,17 +85,22 @@ struct world {
 
 static struct world world;
 
-static const char *test_conninfo(void)
+/* One server for all tests of a case. */
+static void server_up(void)
 {
-    const char *conninfo = getenv("CAF_TEST_PG");
+    server_make();
+    server_start();
+}
 
-    ck_assert_msg(conninfo != NULL, "CAF_TEST_PG must be the conninfo of a scratch database");
-    return conninfo;
+static void server_down(void)
+{
+    server_signal_and_wait(SIGKILL);
+    server_remove();
 }
 
 static PGconn *session_open(void)
 {
-    PGconn *session = PQconnectdb(test_conninfo());
+    PGconn *session = PQconnectdb(server.conninfo);
 
     ck_assert_msg(PQstatus(session) == CONNECTION_OK, "%s", PQerrorMessage(session));
     return session;
@@ -152,24 +157,9 @@ static void world_tear_down(void)
     PQfinish(world.admin);
 }
 
-/* In the runner's own process, after all tests. */
-static void leave_nothing(void)
-{
-    PGconn *session;
-
-    if (!getenv("CAF_TEST_PG"))
-        return;
-    session = session_open();
-    PQclear(PQexec(session, "SET client_min_messages = warning;"
-                            "DROP SCHEMA IF EXISTS caf_test_pg CASCADE;"
-                            "DROP TABLE IF EXISTS public.caf_test_pg_kept;"
-                            "DROP ROLE IF EXISTS caf_test_pg_role"));
-    PQfinish(session);
-}
-
 static struct pg_options default_options(void)
 {
-    return (struct pg_options){.conninfo = test_conninfo(),
+    return (struct pg_options){.conninfo = server.conninfo,
                                .application_name = "caf-test",
                                .connections = 4,
                                .batch_max = 512,
@@ -977,7 +967,7 @@ static struct pg_options role_options(void)
     static char conninfo[512];
     struct pg_options options = default_options();
 
-    snprintf(conninfo, sizeof(conninfo), "%s user=caf_test_pg_role", test_conninfo());
+    snprintf(conninfo, sizeof(conninfo), "%s user=caf_test_pg_role", server.conninfo);
     options.conninfo = conninfo;
     options.statements = role_statements;
     return options;
@@ -1048,6 +1038,7 @@ static TCase *case_new(Suite *suite, const char *name)
 {
     TCase *tcase = tcase_create(name);
 
+    tcase_add_unchecked_fixture(tcase, server_up, server_down);
     tcase_add_checked_fixture(tcase, world_set_up, world_tear_down);
     tcase_set_timeout(tcase, 60);
     suite_add_tcase(suite, tcase);
@@ -1106,8 +1097,6 @@ static void add_bounds(Suite *suite)
 static void add_sessions(Suite *suite)
 {
     TCase *tcase = case_new(suite, "sessions");
-
-    tcase_add_unchecked_fixture(tcase, NULL, leave_nothing);
 
     tcase_add_test(tcase, a_schema_that_comes_later_is_waited_for);
     tcase_add_test(tcase, a_session_has_the_settings_that_statements_rely_on);
