@@ -1,4 +1,5 @@
-/* Reads the clocks and formats times. Touches nothing else. */
+/* Reads the wall clock for records and the monotonic clock for waiting, and spells times as clients
+ * see them. Touches nothing but the clocks. */
 #include "common/clock.h"
 
 #include <stdio.h>

@@ -1,4 +1,5 @@
-/* Looks up the rows of errors.def. Touches nothing. */
+/* Looks up the rows of errors.def for whoever answers a client: name, HTTP status, Retry-After.
+ * Touches nothing but that constant table. */
 #include "common/errors.h"
 
 static const struct {

@@ -37,31 +37,21 @@ static char *read_file(const char *path, char *error, size_t error_size)
     return text;
 }
 
-static int count_certificates(const char *text)
+enum pem_kind { PEM_CERTIFICATES, PEM_CRLS };
+
+/* How many objects of the kind OpenSSL can read in the text. */
+static int count_objects(const char *text, enum pem_kind kind)
 {
     BIO *bio = BIO_new_mem_buf(text, -1);
+    STACK_OF(X509_INFO) *objects = PEM_X509_INFO_read_bio(bio, NULL, NULL, NULL);
     int count = 0;
-    X509 *certificate;
 
-    while ((certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
-        count++;
-        X509_free(certificate);
+    for (int i = 0; i < sk_X509_INFO_num(objects); i++) {
+        const X509_INFO *object = sk_X509_INFO_value(objects, i);
+
+        count += kind == PEM_CERTIFICATES ? object->x509 != NULL : object->crl != NULL;
     }
-    BIO_free(bio);
-    ERR_clear_error();
-    return count;
-}
-
-static int count_crls(const char *text)
-{
-    BIO *bio = BIO_new_mem_buf(text, -1);
-    int count = 0;
-    X509_CRL *crl;
-
-    while ((crl = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL))) {
-        count++;
-        X509_CRL_free(crl);
-    }
+    sk_X509_INFO_pop_free(objects, X509_INFO_free);
     BIO_free(bio);
     ERR_clear_error();
     return count;
@@ -77,12 +67,11 @@ static int count_begins(const char *text)
     return count;
 }
 
-/* Reads a PEM file in which every object must be one that `count` can read. */
-static char *read_pem(const char *path, int (*count)(const char *text), char *error,
-                      size_t error_size)
+/* Reads a PEM file in which every object must be of the kind, and readable. */
+static char *read_pem(const char *path, enum pem_kind kind, char *error, size_t error_size)
 {
     char *text = read_file(path, error, error_size);
-    int found = text ? count(text) : 0;
+    int found = text ? count_objects(text, kind) : 0;
 
     if (text && strstr(text, "PRIVATE KEY-----"))
         snprintf(error, error_size, "%s: holds a private key, which is the keeper's alone", path);
@@ -100,7 +89,7 @@ static char *read_certificates(const struct config_list *files, char *error, siz
     cleanup_free char *all = str_dup(STR(""));
 
     for (size_t i = 0; i < files->count; i++) {
-        cleanup_free char *text = read_pem(files->items[i], count_certificates, error, error_size);
+        cleanup_free char *text = read_pem(files->items[i], PEM_CERTIFICATES, error, error_size);
         size_t have = strlen(all);
 
         if (!text)
@@ -120,10 +109,10 @@ bool supervisor_read_material(const struct frontd_options *options,
 
     fresh.certificates = read_certificates(&options->tls_certificates, error, error_size);
     if (fresh.certificates)
-        fresh.client_ca = read_pem(options->tls_client_ca, count_certificates, error, error_size);
+        fresh.client_ca = read_pem(options->tls_client_ca, PEM_CERTIFICATES, error, error_size);
     if (fresh.client_ca)
         fresh.crls =
-            has_crls ? read_pem(options->tls_crl, count_crls, error, error_size) : str_dup(STR(""));
+            has_crls ? read_pem(options->tls_crl, PEM_CRLS, error, error_size) : str_dup(STR(""));
     if (!fresh.crls) {
         supervisor_free_material(&fresh);
         return false;

@@ -21,7 +21,7 @@ ORPHAN_SECONDS = 15
 PROBE_SECONDS = 5
 LOG_TAIL_LINES = 40
 SANITIZERS = {
-    "ASAN_OPTIONS": "abort_on_error=0:exitcode=99:detect_leaks=1:detect_stack_use_after_return=1",
+    "ASAN_OPTIONS": "abort_on_error=0:exitcode=99:detect_leaks=1",
     "UBSAN_OPTIONS": "abort_on_error=0:exitcode=99:print_stacktrace=1",
 }
 

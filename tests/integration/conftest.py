@@ -1,6 +1,7 @@
 """The fixtures of the integration tests: one stack for all that share it, and a maker of others."""
 
 import pytest
+from databases import database, migrated  # noqa: F401 (fixtures)
 from harness import Stack
 
 

@@ -124,11 +124,16 @@ def test_tenants_are_apart(stack):
 
 
 def test_a_second_identity_with_the_same_agent_id_is_a_conflict(make_stack):
-    own = make_stack(sets=["frontd.identity.agent_path=/{tenant}/{zone}/{agent}"])
-    crts = [own.cert(f"spiffe://{own.trust_domain}/acme/{zone}/twin") for zone in ("east", "west")]
-    first, second = (own.client(*crt).post("/v1/mesh/register", json={"hostname": "h"}) for crt in crts)
-    check_registered(first, 201)
-    check_error(second, 409, "CONFLICT")
+    """Two path templates, one after the other, give two SPIFFE IDs with one agent_id."""
+    own = make_stack()
+    check_registered(own.agent("twin").register(), 201)
+    own.down()
+    own.options += ["--set", "frontd.identity.agent_path=/workload/{tenant}/{agent}"]
+    own.up()
+    second = own.client(*own.cert(f"spiffe://{own.trust_domain}/workload/acme/twin"))
+    check_error(second.post("/v1/mesh/register", json={"hostname": "h"}), 409, "CONFLICT")
+    check_error(second.get("/v1/mesh/self"), 404, "NOT_REGISTERED", recovery=True)
+    assert own.rows("SELECT spiffe_id FROM agent_registry") == [(own.agent_id("acme", "twin"),)]
 
 
 # ---- what register refuses -----------------------------------------------------------------------
