@@ -98,15 +98,32 @@ static void on_control_closed(struct ipc_channel *channel, const char *why, void
 
 /* ---- starting ------------------------------------------------------------------------------- */
 
-/* What concerns only this process's own start is not passed on. */
-static void forget_service_manager(void)
+/* What the service manager told this process alone. */
+static bool is_service_managers(const char *variable)
 {
-    static const char *const names[] = {"LISTEN_FDS",           "LISTEN_PID",    "LISTEN_FDNAMES",
-                                        "NOTIFY_SOCKET",        "WATCHDOG_USEC", "WATCHDOG_PID",
-                                        "CREDENTIALS_DIRECTORY"};
+    static const char *const names[] = {
+        "LISTEN_FDS=",    "LISTEN_PID=",   "LISTEN_FDNAMES=",       "NOTIFY_SOCKET=",
+        "WATCHDOG_USEC=", "WATCHDOG_PID=", "CREDENTIALS_DIRECTORY="};
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        unsetenv(names[i]);
+        if (strncmp(variable, names[i], strlen(names[i])) == 0)
+            return true;
+    return false;
+}
+
+/* The environment without it. The caller frees the array, not what it points to. */
+static char **worker_environment(void)
+{
+    size_t count = 0, kept = 0;
+    char **variables;
+
+    while (environ[count])
+        count++;
+    variables = memory_new(count + 1, sizeof(*variables));
+    for (size_t i = 0; i < count; i++)
+        if (!is_service_managers(environ[i]))
+            variables[kept++] = environ[i];
+    return variables;
 }
 
 /* Runs the worker's program with the descriptor as its 3; returns its pid. Ends this process when
@@ -114,14 +131,16 @@ static void forget_service_manager(void)
 static pid_t spawn(const struct supervisor *supervisor, int control)
 {
     char *const argv[] = {(char *)"frontd-worker", NULL};
+    char **variables = worker_environment();
     posix_spawn_file_actions_t actions;
     pid_t pid;
     int error;
 
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, control, CONTROL_DESCRIPTOR);
-    error = posix_spawn(&pid, supervisor->program, &actions, NULL, argv, environ);
+    error = posix_spawn(&pid, supervisor->program, &actions, NULL, argv, variables);
     posix_spawn_file_actions_destroy(&actions);
+    free(variables);
     if (error)
         log_fatal("cannot start a worker", LOG_TEXT("program", supervisor->program),
                   LOG_TEXT("error", strerror(error)));
@@ -160,7 +179,6 @@ static void on_restart(evutil_socket_t fd, short what, void *arg)
 
 void supervisor_start_workers(struct supervisor *supervisor)
 {
-    forget_service_manager();
     supervisor->workers =
         memory_new((size_t)supervisor->options.workers_count, sizeof(*supervisor->workers));
     for (int64_t i = 0; i < supervisor->options.workers_count; i++) {
