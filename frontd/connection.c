@@ -19,6 +19,7 @@ enum {
     READ_BYTES = 16384,
     DISCARD_BYTES_MAX = 1048576, /* of a body that nobody wants, read so that the answer arrives */
     DISCARD_SECONDS = 2,
+    STEPS_PER_TURN = 256,
 };
 
 enum connection_state {
@@ -269,16 +270,18 @@ static enum progress step_head(struct connection *connection)
     return GO_ON;
 }
 
-static void say_continue(struct connection *connection)
+/* Says that the body may come, once, where the client waits to hear it (RFC 9110 10.1.1). A client
+ * whose socket has no room for that line is not one that waits. */
+static bool say_continue(struct connection *connection)
 {
     static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
     size_t written;
 
     if (!connection->request.expects_continue || connection->continue_said)
-        return;
+        return true;
     connection->continue_said = true;
-    /* Best effort: a client that does not hear it sends its body anyway (RFC 9110 10.1.1). */
-    SSL_write_ex(connection->ssl, text, sizeof(text) - 1, &written);
+    ERR_clear_error();
+    return SSL_write_ex(connection->ssl, text, sizeof(text) - 1, &written) == 1;
 }
 
 static enum progress step_body(struct connection *connection)
@@ -286,10 +289,8 @@ static enum progress step_body(struct connection *connection)
     const struct http_request *request = &connection->request;
     size_t have = connection->in_len - request->scanned;
 
-    if (have < request->content_length) {
-        say_continue(connection);
-        return fill(connection);
-    }
+    if (have < request->content_length)
+        return say_continue(connection) ? fill(connection) : end(connection);
     if (!request->keep_alive || connection->worker->service.draining)
         connection->close_after_answer = true;
     begin_exchange(connection);
@@ -356,15 +357,19 @@ static enum progress step(struct connection *connection)
     }
 }
 
+/* Goes on as far as it can, but for a bounded while: others wait for the loop too. */
 static void advance(struct connection *connection)
 {
-    enum progress progress;
+    enum progress progress = GO_ON;
 
     connection->in_step = true;
-    while ((progress = step(connection)) == GO_ON)
-        ;
-    if (progress != GONE)
-        connection->in_step = false;
+    for (int steps = 0; steps < STEPS_PER_TURN && progress == GO_ON; steps++)
+        progress = step(connection);
+    if (progress == GONE)
+        return;
+    connection->in_step = false;
+    if (progress == GO_ON)
+        event_active(connection->readable, EV_READ, 0);
 }
 
 static void on_io(evutil_socket_t fd, short what, void *arg)
