@@ -48,7 +48,7 @@ static void on_swept(void *arg, const struct pg_answer *answer)
         log_error("the outbox could not be swept", LOG_TEXT("sqlstate", answer->sqlstate),
                   LOG_TEXT("reason", answer->message));
     if (moved > 0)
-        log_info("events found in the outbox", LOG_NUMBER("moved", moved));
+        log_debug("events found in the outbox", LOG_NUMBER("moved", moved));
     if (moved >= daemon->options.outbox_sweep_max)
         sweep(daemon);
     else
