@@ -1,6 +1,11 @@
 # Makes a sample configuration of what `DAEMON -o` prints: every option with its default, its range and its meaning.
 # usage: DAEMON -o | awk -v daemon=DAEMON -f sample.awk
 
+# A section of lines that the operator names has none at first: what one may look like is shown instead.
+BEGIN {
+    example["operators"] = "# acme/admin = admin\n# acme/* = auditor"
+}
+
 # "section.key = default"
 /^[^ ]/ {
     dot = index($0, ".")
@@ -26,7 +31,7 @@
     line = key " = " value
     sub(/ $/, "", line)
     if (key == "*")
-        line = "#"
+        line = example[section]
     text[section] = text[section] "\n# " meaning "\n# (" range ")\n" line "\n"
 }
 
