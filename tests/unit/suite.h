@@ -10,6 +10,13 @@ enum { SUITE_SECONDS = 60 }; /* for one test, under the sanitizers on a busy mac
 /* The rows of a test's table. */
 #define COUNT_OF(table) (sizeof(table) / sizeof((table)[0]))
 
+/* As ck_assert_msg, without telling Check of each that holds: for loops of many thousand. */
+#define ASSERT_QUIETLY(condition, ...)                                                             \
+    do {                                                                                           \
+        if (!(condition))                                                                          \
+            ck_abort_msg(__VA_ARGS__);                                                             \
+    } while (0)
+
 /* A new test case of the suite. */
 static inline TCase *suite_case(Suite *suite, const char *name)
 {
