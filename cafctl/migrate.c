@@ -39,8 +39,7 @@ static const char wait_for_lock[] = "SELECT pg_advisory_lock(6513014, 1)";
 static const char bound_waiting[] = "SELECT set_config('lock_timeout', '5s', false) "
                                     "WHERE current_setting('lock_timeout') = '0'";
 
-/* ---- The command line
- * ------------------------------------------------------------------------------------------- */
+/* ---- The command line ------------------------------------------------------ */
 
 static void print_help(FILE *out)
 {
@@ -110,8 +109,7 @@ static int parse_options(int argc, char **argv, struct migrate_options *options)
     return code;
 }
 
-/* ---- Running a file
- * --------------------------------------------------------------------------------------------- */
+/* ---- Running a file -------------------------------------------------------- */
 
 /* Says where in the file something is wrong: "PATH:LINE". */
 static void format_place(char *place, size_t size, const struct migration_file *file, unsigned line)
@@ -173,9 +171,7 @@ static bool run_file(struct migrate *migrate, const struct migration_file *file)
     return true;
 }
 
-/* ---- The steps
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- The steps ------------------------------------------------------------- */
 
 /* Commits when the steps before went well, else takes them all back. */
 static bool end_transaction(struct migrate *migrate, bool success)
@@ -238,10 +234,15 @@ static int make_partitions(struct migrate *migrate)
     return able == 1 ? query_number(migrate, "SELECT public.caf_create_partitions()") : able;
 }
 
+/* The version that the files lead to. */
+static int final_version(const struct migrate *migrate)
+{
+    return migrate->files.files[migrate->files.count - 1].version;
+}
+
 static bool grants_wait(const struct migrate *migrate)
 {
-    int newest = migrate->files.files[migrate->files.count - 1].version;
-    return migrate->history.grants_version != newest ||
+    return migrate->history.grants_version != final_version(migrate) ||
            strcmp(migrate->history.grants_checksum, migrate->files.grants.checksum) != 0;
 }
 
@@ -256,7 +257,7 @@ static bool apply_grants(struct migrate *migrate, int version)
  * moment. The grants name tables of the last version, and so wait for it. */
 static bool maintain(struct migrate *migrate, unsigned *applied)
 {
-    int last = migrate->files.files[migrate->files.count - 1].version;
+    int last = final_version(migrate);
     bool complete = last <= migrate->options.to || migration_history_has(&migrate->history, last);
     if (!database_run(&migrate->database, "BEGIN"))
         return false;
