@@ -37,13 +37,14 @@ void health_live(struct exchange *exchange)
 
 static void take_status(struct checks *checks, size_t slot, const struct message *answer)
 {
-    const struct msg_status *status = &answer->body.status;
+    const struct msg_status *status;
 
     if (!answer || answer->type != MSG_status) {
         snprintf(checks->details[slot], DETAIL_BYTES, "{\"status\":\"unreachable\"}");
         checks->ready = false;
         return;
     }
+    status = &answer->body.status;
     checks->ready = checks->ready && status->ready;
     checks->degraded = checks->degraded || status->degraded;
     snprintf(checks->details[slot], DETAIL_BYTES, "{\"status\":\"%s\",\"detail\":%.*s}",

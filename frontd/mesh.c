@@ -38,11 +38,12 @@ static void announce_events(struct exchange *exchange, struct str ids)
 
 static void on_registered(struct exchange *exchange, size_t slot, const struct message *answer)
 {
-    const struct msg_mesh_registered *reply = &answer->body.mesh_registered;
+    const struct msg_mesh_registered *reply;
 
     (void)slot;
     if (exchange_failed(exchange, answer))
         return;
+    reply = &answer->body.mesh_registered;
     announce_events(exchange, reply->events);
     exchange_answer(
         exchange, reply->created ? 201 : 200,
@@ -92,12 +93,13 @@ static const struct member heartbeat_members[HEARTBEAT_COUNT] = {
 
 static void on_beat(struct exchange *exchange, size_t slot, const struct message *answer)
 {
-    const struct msg_mesh_beat *reply = &answer->body.mesh_beat;
+    const struct msg_mesh_beat *reply;
     char last_heartbeat[CLOCK_TEXT_BYTES];
 
     (void)slot;
     if (exchange_failed(exchange, answer))
         return;
+    reply = &answer->body.mesh_beat;
     clock_format(reply->last_heartbeat, last_heartbeat);
     exchange_answer(exchange, 200,
                     "{\"status\":\"ok\",\"agent_id\":\"%.*s\",\"state\":\"%.*s\","
