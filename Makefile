@@ -106,6 +106,7 @@ demo: deps ## the story: an agent, over real mTLS, becomes a row that nobody els
 	@dev/demo
 
 check: deps ## every test, under the sanitizers; ends in "N passed, N failed"
+	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory SAN=1 all tests
 	@tests/run
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from caf_dev.certificates import SERVER_KEYS
 from cryptography.hazmat.primitives import serialization
-from harness import processes, unique
+from harness import REPOSITORY, Stack, processes, unique
 
 BLOCK = 1 << 22
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -124,9 +124,9 @@ def search_file(path, wanted):
 
 
 def search_core(pid, wanted, folder):
-    """The core that the debugger writes of a running process."""
+    """The core that the debugger writes of a running process, with the memory that asked to be left out of cores."""
     prefix = folder / unique("core")
-    done = subprocess.run(["gcore", "-o", prefix, str(pid)], capture_output=True, text=True, check=False)
+    done = subprocess.run(["gcore", "-a", "-o", prefix, str(pid)], capture_output=True, text=True, check=False)
     core = Path(f"{prefix}.{pid}")
     assert core.exists(), done.stderr
     search = search_file(core, wanted)
@@ -142,6 +142,14 @@ def search_descriptors(pid, wanted):
         if link.is_file():
             search.found |= search_file(link, wanted).found
     return search, targets
+
+
+@pytest.fixture(scope="module")
+def stack():
+    """A stack of the programs as they are shipped: a sanitizer's memory is terabytes, of which a core takes gigabytes."""
+    shipped = Stack(build=REPOSITORY / "build").up()
+    yield shipped
+    shipped.close()
 
 
 @pytest.fixture(scope="module")
