@@ -13,17 +13,18 @@ static const char *const field_names[HTTP_FIELD_COUNT] = {
     [HTTP_EXPECT] = "expect",
 };
 
-/* tchar of RFC 9110 5.6.2. */
-static bool is_token_byte(char c)
+/* A letter, a digit, or one of the others. */
+static bool is_one_of(char c, const char *others)
 {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           (c && strchr("!#$%&'*+-.^_`|~", c));
+           (c && strchr(others, c));
 }
 
+/* RFC 9110 5.6.2. */
 static bool is_token(struct str s)
 {
     for (size_t i = 0; i < s.len; i++)
-        if (!is_token_byte(s.ptr[i]))
+        if (!is_one_of(s.ptr[i], "!#$%&'*+-.^_`|~"))
             return false;
     return s.len > 0;
 }
@@ -140,11 +141,33 @@ static const char *take_field(struct http_request *request, const char *bytes, s
 
 /* ---- the head as a whole -------------------------------------------------------------------- */
 
+/* Whether each byte can stand in uri-host [":" port] (RFC 9110 7.2, RFC 3986 3.2.2). Whom it names
+ * is nobody's concern: identity comes from the certificate. */
+static bool is_host(struct str value)
+{
+    for (size_t i = 0; i < value.len; i++)
+        if (!is_one_of(value.ptr[i], "-._~%!$&'()*+,;=:[]"))
+            return false;
+    return true;
+}
+
+/* Decimal digits as a number; one beyond HTTP_BODY_MAX is only known to be beyond it. */
+static bool read_length(struct str text, uint64_t *length)
+{
+    *length = 0;
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.ptr[i] < '0' || text.ptr[i] > '9')
+            return false;
+        if (*length <= HTTP_BODY_MAX)
+            *length = *length * 10 + (uint64_t)(text.ptr[i] - '0');
+    }
+    return text.len > 0;
+}
+
 static enum error_code take_length(struct http_request *request, const char *bytes,
                                    const char **why)
 {
     struct str text = http_span_view(bytes, request->fields[HTTP_CONTENT_LENGTH]);
-    long long length = 0;
 
     if (request->given[HTTP_TRANSFER_ENCODING]) {
         *why = request->given[HTTP_CONTENT_LENGTH] ? "both Content-Length and Transfer-Encoding"
@@ -152,9 +175,8 @@ static enum error_code take_length(struct http_request *request, const char *byt
         return request->given[HTTP_CONTENT_LENGTH] ? ERROR_VALIDATION : ERROR_LENGTH_REQUIRED;
     }
     *why = "Content-Length is not a number";
-    if (request->given[HTTP_CONTENT_LENGTH] && !str_to_number(text, INT64_MAX, &length))
+    if (request->given[HTTP_CONTENT_LENGTH] && !read_length(text, &request->content_length))
         return ERROR_VALIDATION;
-    request->content_length = (uint64_t)length;
     return ERROR_NONE;
 }
 
@@ -162,10 +184,14 @@ static enum error_code finish_head(struct http_request *request, const char *byt
                                    const char **why)
 {
     struct str expect = http_span_view(bytes, request->fields[HTTP_EXPECT]);
+    struct str host = http_span_view(bytes, request->fields[HTTP_HOST]);
 
     request->complete = true;
     *why = "HTTP/1.1 needs exactly one Host";
     if (!request->given[HTTP_HOST] && !request->is_http_1_0)
+        return ERROR_VALIDATION;
+    *why = "Host is malformed";
+    if (request->given[HTTP_HOST] && !is_host(host))
         return ERROR_VALIDATION;
     request->expects_continue = request->given[HTTP_EXPECT] && !request->is_http_1_0 &&
                                 equal_ignoring_case(expect, "100-continue");
@@ -193,15 +219,18 @@ static enum error_code take_line(struct http_request *request, const char *bytes
     return *why ? ERROR_VALIDATION : ERROR_NONE;
 }
 
-static enum error_code check_size(const struct http_request *request, const char **why)
+/* The bounds of the part under way, whose last byte is c. The CR LF that ends the request line, and
+ * the empty line behind the fields, do not count. */
+static enum error_code check_size(const struct http_request *request, char c, const char **why)
 {
+    uint32_t line_end = c == '\n' ? 2 : c == '\r' ? 1 : 0;
+    uint32_t size = request->scanned - request->fields_start - line_end;
+
     *why = "the request line is longer than 8 KiB";
     if (!request->fields_start)
-        return request->scanned > HTTP_REQUEST_LINE_MAX ? ERROR_URI_TOO_LONG : ERROR_NONE;
+        return size > HTTP_REQUEST_LINE_MAX ? ERROR_URI_TOO_LONG : ERROR_NONE;
     *why = "the header fields are longer than 16 KiB";
-    return request->scanned - request->fields_start > HTTP_FIELDS_BYTES_MAX
-               ? ERROR_HEADERS_TOO_LARGE
-               : ERROR_NONE;
+    return size > HTTP_FIELDS_BYTES_MAX ? ERROR_HEADERS_TOO_LARGE : ERROR_NONE;
 }
 
 /* Whether c may follow previous: CR and LF only as a pair, no other control but HTAB. */
@@ -224,7 +253,7 @@ enum error_code http_request_feed(struct http_request *request, const char *byte
         *why = "a control character or a bare CR or LF";
         if (!byte_allowed(previous, c))
             return ERROR_VALIDATION;
-        code = check_size(request, why);
+        code = check_size(request, c, why);
         if (code == ERROR_NONE && c == '\n')
             code = take_line(request, bytes, request->scanned, why);
     }

@@ -45,7 +45,7 @@ struct http_request {
     bool has_query;
     bool given[HTTP_FIELD_COUNT];
     struct http_span fields[HTTP_FIELD_COUNT];
-    uint64_t content_length;
+    uint64_t content_length; /* exact up to HTTP_BODY_MAX; else some number beyond it */
 };
 
 /* Reads on in the head, whose bytes begin at `bytes` (all of it each time; len only grows). Returns
