@@ -11,6 +11,7 @@ import psycopg2.errors
 import pytest
 from databases import (AGENT_COLUMNS_UPDATED, EDGES, NEEDED, ROLES, SUPERUSER, history_of, insert_agents,
                        insert_history, statements)
+from harness import wait_for
 
 numbers = itertools.count(1)
 
@@ -217,3 +218,22 @@ def test_selftest_does_not_wait_for_a_locked_table_for_long(twin):
 def test_selftest_needs_its_list(migrated):
     with migrated.session("caf_event") as cursor, pytest.raises(psycopg2.errors.UndefinedObject):
         cursor.execute(statements(migrated.sql)["selftest_attempts"])
+
+
+@pytest.mark.parametrize("daemon, role, surplus, finding", [
+    ("eventd", "caf_event", "DELETE", "the role has DELETE on table security_events"),
+    ("registryd", "caf_registry", "SELECT (details)", "the role has SELECT on column details of table security_events"),
+])
+def test_daemon_whose_role_can_do_more_ends(make_stack, daemon, role, surplus, finding):
+    stack = make_stack()
+    stack.stop(daemon)
+    with stack.db(SUPERUSER).cursor() as cursor:
+        cursor.execute(f"GRANT {surplus} ON security_events TO {role}")
+        stack.command("start", stack.dir, daemon, check=False)
+        wait_for(lambda: not stack.runs(daemon), what="its end")
+        assert finding in stack.log(daemon)
+        cursor.execute(f"REVOKE {surplus} ON security_events FROM {role}")
+    stack.start(daemon)
+    with stack.client() as client:
+        wait_for(lambda: client.get("/readyz").status_code == 200, what="readiness")
+    assert stack.runs(daemon)
