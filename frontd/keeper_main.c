@@ -54,7 +54,8 @@ int main(int argc, char **argv)
     static const struct service_events events = {.drain = keeper_drain};
     struct keeper keeper = {0};
 
-    service_configure("keeper", argc, argv, OPTIONS, &keeper.options, CAF_SYSCONF "/keeper.conf", NULL);
+    service_configure("keeper", argc, argv, OPTIONS, &keeper.options, CAF_SYSCONF "/keeper.conf",
+                      NULL);
     service_open(&keeper.service, "keeper", &events, &keeper, keeper.options.service_stop_seconds);
     load_keys(&keeper);
     int listener = service_unix_listener(keeper.options.ipc_socket);

@@ -92,7 +92,7 @@ static void format_address(const struct sockaddr_storage *address, char *text, s
 /* False: there is none left to accept. */
 static bool accept_one(struct worker *worker)
 {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {0};
     socklen_t len = sizeof(address);
     char source_ip[INET6_ADDRSTRLEN] = "";
     int on = 1;
