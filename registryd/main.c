@@ -31,11 +31,25 @@ static const struct ipc_handler handlers[] = {
     {0, NULL},
 };
 
-/* What the role may do, and at start is proven to be all that it may do. */
+/* What the role may do, and at start is proven to be all that it may do: an agent's identity is written once. */
 static const char *const allowed[] = {
     "agent_registry:SELECT",
     "agent_registry:INSERT",
-    "agent_registry:UPDATE",
+    "agent_registry(hostname):UPDATE",
+    "agent_registry(machine_id_fingerprint):UPDATE",
+    "agent_registry(endpoint):UPDATE",
+    "agent_registry(version):UPDATE",
+    "agent_registry(capabilities):UPDATE",
+    "agent_registry(metadata):UPDATE",
+    "agent_registry(state):UPDATE",
+    "agent_registry(last_heartbeat):UPDATE",
+    "agent_registry(heartbeat_status):UPDATE",
+    "agent_registry(last_heartbeat_via):UPDATE",
+    "agent_registry(previous_fingerprint):UPDATE",
+    "agent_registry(previous_hostname):UPDATE",
+    "agent_registry(recent_requests):UPDATE",
+    "agent_registry(recent_outcomes):UPDATE",
+    "agent_registry(changed_xid):UPDATE",
     "identity_outbox:INSERT",
     NULL,
 };
