@@ -100,7 +100,6 @@ static void on_beat(struct exchange *exchange, size_t slot, const struct message
     if (exchange_failed(exchange, answer))
         return;
     reply = &answer->body.mesh_beat;
-    reply = &answer->body.mesh_beat;
     clock_format(reply->last_heartbeat, last_heartbeat);
     exchange_answer(exchange, 200,
                     "{\"status\":\"ok\",\"agent_id\":\"%.*s\",\"state\":\"%.*s\","
