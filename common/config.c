@@ -8,15 +8,14 @@
 #include <ini.h>
 #include <stdlib.h>
 
-enum { LINE_MAX_BYTES = 4096 };
-
 struct reading {
     const struct config_option *options;
     void *values;
     const char *name;
     FILE *file;
     int line;
-    bool *given; /* one an option: was it in the file? */
+    size_t line_size; /* libinih's bound: a line, its newline and a NUL */
+    bool *given;      /* one an option: was it in the file? */
     char *error;
     size_t error_size;
     bool failed;
@@ -29,15 +28,24 @@ static void *member(const struct config_option *option, const void *values)
 
 /* ---- one value ------------------------------------------------------------------------------ */
 
+/* Why the text could not be printed and read back; NULL: it can. */
+static const char *check_text(struct str s)
+{
+    if (!str_is_printable(s))
+        return "holds a character that is not printable ASCII";
+    return s.len > 0 && s.ptr[0] == ';' ? "begins with ';', as a comment does" : NULL;
+}
+
 static const char *set_text(const struct config_option *option, const char *value, void *at)
 {
     char **text = at;
     struct str s = str_from(value);
+    const char *why = check_text(s);
 
+    if (why)
+        return why;
     if ((int64_t)s.len < option->min || (int64_t)s.len > option->max)
         return "is too short or too long";
-    if (!str_is_printable(s))
-        return "holds a character that is not printable ASCII";
     free(*text);
     *text = str_dup(s);
     return NULL;
@@ -95,11 +103,14 @@ static const char *set_list(const struct config_option *option, const char *valu
     struct config_list *list = at;
 
     for (const char *p = value; *p;) {
-        size_t len = strcspn(p, ", \t");
+        struct str item = {p, strcspn(p, ", \t")};
+        const char *why = check_text(item);
 
-        if (len)
-            list_add(list, (struct str){p, len});
-        p += len;
+        if (why)
+            return why;
+        if (item.len)
+            list_add(list, item);
+        p += item.len;
         p += strspn(p, ", \t");
     }
     if ((int64_t)list->count > option->max)
@@ -131,7 +142,12 @@ static const char *add_pair(const struct config_option *option, const char *key,
                             void *values)
 {
     struct config_map *map = member(option, values);
+    const char *why = check_text(str_from(key));
 
+    if (!*key)
+        return "has a line without a name";
+    if (why || (why = check_text(str_from(value))))
+        return why;
     if ((int64_t)map->count >= option->max)
         return "is one too many for this section";
     for (size_t i = 0; i < map->count; i++)
@@ -209,6 +225,8 @@ static int take_pair(void *arg, const char *section, const char *key, const char
         return 0;
     if (!option)
         return refuse(reading, section, key, "is not an option");
+    if (strlen(key) + strlen(" = \n") + strlen(value) >= reading->line_size)
+        return refuse(reading, section, key, "is too long to be printed as one line");
     given = &reading->given[option - reading->options];
     if (option->type == CONFIG_MAP) {
         why = add_pair(option, key, value, reading->values);
@@ -223,30 +241,33 @@ static int take_pair(void *arg, const char *section, const char *key, const char
     return why ? refuse(reading, section, key, why) : 1;
 }
 
-/* libinih's reader: counts lines, and refuses one that libinih would silently cut in two. */
+/* libinih's reader: counts lines, and refuses what libinih would silently cut: a long line in two,
+ * and one with a NUL at that. */
 static char *read_line(char *line, int size, void *arg)
 {
     struct reading *reading = arg;
-    char whole[LINE_MAX_BYTES];
-    size_t len;
+    cleanup_free char *whole = NULL;
+    size_t room = 0;
+    ssize_t len;
 
-    if (reading->failed || !fgets(whole, sizeof(whole), reading->file))
+    if (reading->failed || (len = getline(&whole, &room, reading->file)) < 0)
         return NULL;
     reading->line++;
-    len = strlen(whole);
-    if (len >= (size_t)size) {
+    reading->line_size = (size_t)size;
+    if (len >= size)
         refuse(reading, "", "", "the line is too long");
-        return NULL;
-    }
-    return memcpy(line, whole, len + 1);
+    else if (memchr(whole, '\0', (size_t)len))
+        refuse(reading, "", "", "the line holds a NUL byte");
+    return reading->failed ? NULL : memcpy(line, whole, (size_t)len + 1);
 }
 
 static int read_stream(struct reading *reading)
 {
     int first_bad = ini_parse_stream(read_line, reading, take_pair, reading);
 
-    if (!reading->failed && first_bad != 0) {
-        reading->line = first_bad;
+    if (first_bad != 0 && (!reading->failed || first_bad < reading->line)) {
+        reading->line = first_bad; /* libinih goes on behind a line that is none */
+        reading->failed = false;
         refuse(reading, "", "", "neither a [section] nor a key = value");
     }
     return reading->failed ? -1 : 0;

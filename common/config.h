@@ -68,9 +68,10 @@ struct config_option {
 
 /* Fills values (a zeroed struct that the table describes) with the defaults, then with the file's
  * content. Returns 0; or -1 with error set to "FILE:LINE: reason". Refused: an unknown section or
- * key, a key given twice (but for LIST), a value out of type or range, a line over 199 bytes
- * (libinih's bound), an unreadable file. file NULL leaves the defaults alone. The strings in values
- * are owned by it: config_free. */
+ * key, a key given twice (but for LIST), a value out of type or range, text that is not printable
+ * ASCII or begins with ';', a line over 199 bytes (libinih's bound; over 199 as "key = value" too,
+ * so that it can be printed), an unreadable file. file NULL leaves the defaults alone. The strings
+ * in values are owned by it: config_free. */
 int config_load(const struct config_option *options, void *values, const char *file, char *error,
                 size_t error_size);
 
