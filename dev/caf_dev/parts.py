@@ -12,7 +12,7 @@ import urllib.request
 
 from caf_dev import processes
 from caf_dev.errors import StackError
-from caf_dev.settings import DAEMONS
+from caf_dev.settings import DAEMONS, replace_text
 
 POSTGRES_BIN = "/usr/lib/postgresql/15/bin"
 START_SECONDS = 30
@@ -60,7 +60,7 @@ class Part:
     def launch(self):
         self.before_start()
         pid = processes.launch(self.argv(), self.folder.log_file(self.name), environment(), self.folder.path)
-        self.folder.pid_file(self.name).write_text(f"{pid}\n")
+        replace_text(self.folder.pid_file(self.name), f"{pid}\n")
         return pid
 
     def start(self, until=None):

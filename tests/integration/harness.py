@@ -105,6 +105,17 @@ class Stack:
     def kill(self, name):
         self.command("kill", self.dir, name)
 
+    @contextlib.contextmanager
+    def without(self, *names):
+        """These parts are stopped meanwhile."""
+        for name in names:
+            self.stop(name)
+        try:
+            yield
+        finally:
+            for name in names:
+                self.start(name)
+
     def close(self):
         """Ends it, and complains about every part that had died and every report in a log."""
         for client in self._clients:
@@ -193,9 +204,12 @@ class Stack:
 
     # -- its doors
 
-    def context(self, crt=None, key=None, **versions):
-        """A client's TLS settings; versions: minimum_version, maximum_version."""
+    def context(self, crt=None, key=None, lax=False, **versions):
+        """A client's TLS settings; lax: it does not mind to show a weak certificate; versions: minimum_version,
+        maximum_version."""
         context = ssl.create_default_context(cafile=self.env["CAF_CA"])
+        if lax:
+            context.set_ciphers("DEFAULT:@SECLEVEL=0")
         for name, version in versions.items():
             setattr(context, name, version)
         if crt:
@@ -209,9 +223,9 @@ class Stack:
         self._clients.append(client)
         return client
 
-    def connection(self, crt=None, key=None):
+    def connection(self, crt=None, key=None, lax=False):
         """A raw TLS connection, to send bytes of any kind on."""
-        return TlsConnection(self.port, self.context(crt, key))
+        return TlsConnection(self.port, self.context(crt, key, lax))
 
     def raw_socket(self, context, session=None):
         """A connected ssl.SSLSocket, for what only the standard library's own can do."""
