@@ -110,8 +110,9 @@ void ipc_server_free(struct ipc_server *server);
  * they wait; with a new one they are sent again, in their order, under the same ids. */
 struct ipc_client;
 
-/* answer NULL: the deadline passed (why says so). answer->type may be MSG_fail. Called exactly once
- * per call, never from within ipc_client_call. */
+/* answer NULL: the deadline passed. answer->type is MSG_fail, or anything else that this peer may
+ * send: look at it before the body. Called exactly once per call, never from within
+ * ipc_client_call. */
 typedef void ipc_answer_fn(void *arg, const struct message *answer);
 
 struct ipc_client_options {
