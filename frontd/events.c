@@ -40,7 +40,7 @@ static bool severity_known(const char *severity)
 static void on_page(struct exchange *exchange, size_t slot, const struct message *answer)
 {
     (void)slot;
-    if (!exchange_failed(exchange, answer))
+    if (!exchange_failed(exchange, answer, MSG_event_page))
         exchange_answer(exchange, 200, "%.*s", STR_ARGS(answer->body.event_page.page));
 }
 

@@ -187,20 +187,29 @@ static const struct recovery register_first = {
     .hint = "Register this identity, then repeat the request.",
 };
 
-bool exchange_failed(struct exchange *exchange, const struct message *answer)
+static void pass_failure_on(struct exchange *exchange, const struct msg_fail *fail)
 {
-    const struct recovery *recovery = NULL;
-    enum error_code code = ERROR_UNAVAILABLE;
-    char message[513] = "the service does not answer";
+    enum error_code code = error_from_name(fail->code);
+    char message[513];
 
-    if (answer && answer->type != MSG_fail)
+    snprintf(message, sizeof(message), "%.*s", STR_ARGS(fail->message));
+    exchange_fail(exchange, code, message, code == ERROR_NOT_REGISTERED ? &register_first : NULL);
+}
+
+bool exchange_failed(struct exchange *exchange, const struct message *answer,
+                     enum message_type expected)
+{
+    if (answer && answer->type == expected)
         return false;
-    if (answer) {
-        code = error_from_name(answer->body.fail.code);
-        snprintf(message, sizeof(message), "%.*s", STR_ARGS(answer->body.fail.message));
+    if (!answer) {
+        exchange_fail(exchange, ERROR_UNAVAILABLE, "the service does not answer", NULL);
+    } else if (answer->type == MSG_fail) {
+        pass_failure_on(exchange, &answer->body.fail);
+    } else {
+        log_error("a backend's answer is another question's",
+                  LOG_TEXT("answer", proto_name(answer->type)),
+                  LOG_TEXT("expected", proto_name(expected)));
+        exchange_fail(exchange, ERROR_INTERNAL, "the service gave a wrong answer", NULL);
     }
-    if (code == ERROR_NOT_REGISTERED)
-        recovery = &register_first;
-    exchange_fail(exchange, code, message, recovery);
     return true;
 }

@@ -73,8 +73,10 @@ bool exchange_call(struct exchange *exchange, size_t slot, enum proto_peer peer,
                    enum message_type type, const void *body, enum exchange_patience patience,
                    exchange_answer_fn *answer);
 
-/* Sees to the answers that mean failure: NULL (the deadline passed) and MSG_fail. True: it was one,
- * and the exchange is answered. */
-bool exchange_failed(struct exchange *exchange, const struct message *answer);
+/* Sees to every answer that is not of the expected type: NULL (the deadline passed), MSG_fail, and
+ * what only a broken backend says, which is INTERNAL and logged. True: it was one, and the exchange
+ * is answered. */
+bool exchange_failed(struct exchange *exchange, const struct message *answer,
+                     enum message_type expected);
 
 #endif

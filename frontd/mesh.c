@@ -41,7 +41,7 @@ static void on_registered(struct exchange *exchange, size_t slot, const struct m
     const struct msg_mesh_registered *reply;
 
     (void)slot;
-    if (exchange_failed(exchange, answer))
+    if (exchange_failed(exchange, answer, MSG_mesh_registered))
         return;
     reply = &answer->body.mesh_registered;
     announce_events(exchange, reply->events);
@@ -97,7 +97,7 @@ static void on_beat(struct exchange *exchange, size_t slot, const struct message
     char last_heartbeat[CLOCK_TEXT_BYTES];
 
     (void)slot;
-    if (exchange_failed(exchange, answer))
+    if (exchange_failed(exchange, answer, MSG_mesh_beat))
         return;
     reply = &answer->body.mesh_beat;
     clock_format(reply->last_heartbeat, last_heartbeat);
@@ -131,7 +131,7 @@ void mesh_heartbeat(struct exchange *exchange)
 static void on_self(struct exchange *exchange, size_t slot, const struct message *answer)
 {
     (void)slot;
-    if (!exchange_failed(exchange, answer))
+    if (!exchange_failed(exchange, answer, MSG_mesh_agent))
         exchange_answer(exchange, 200, "{\"agent\":%.*s}", STR_ARGS(answer->body.mesh_agent.agent));
 }
 
