@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <utlist.h>
 
+enum { ROOM_LOOKS = 8 }; /* entries looked at for one new one: a bound on its time */
+
 static const char *const state_names[] = {
     [AGENT_UNKNOWN] = "unknown",           [AGENT_ACTIVE] = "active",
     [AGENT_QUARANTINED] = "quarantined",   [AGENT_REVOKED] = "revoked",
@@ -79,13 +81,18 @@ static bool is_needed(const struct cache_agent *agent)
     return agent->dirty || agent->looking_up || agent->waiters;
 }
 
-/* Drops the least recently used that nobody needs. When all the old ones are needed the cache
- * grows. */
+/* Drops the least recently used that nobody needs. One that is needed counts as used just now;
+ * where it finds only such, the cache grows, to shrink when they are needed no more. */
 static void make_room(struct cache *cache)
 {
-    while (cache->by_use && HASH_COUNT(cache->by_key) >= cache->max_agents &&
-           !is_needed(cache->by_use))
-        cache_drop(cache, cache->by_use);
+    for (int looks = 0;
+         looks < ROOM_LOOKS && cache->by_use && HASH_COUNT(cache->by_key) >= cache->max_agents;
+         looks++) {
+        if (is_needed(cache->by_use))
+            mark_used(cache, cache->by_use);
+        else
+            cache_drop(cache, cache->by_use);
+    }
 }
 
 struct cache_agent *cache_get(struct cache *cache, struct str tenant_id, struct str spiffe_id)
