@@ -10,18 +10,20 @@
 
 #include <hiredis/adapters/libevent.h>
 #include <hiredis/async.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 static const char channel_name[] = "caf:agents";
 
-enum { RETRY_FIRST_MS = 100, RETRY_MAX_MS = 5000, INSTANCE_BYTES = 8 };
+enum { RETRY_FIRST_MS = 100, RETRY_MAX_MS = 5000, INSTANCE_BYTES = 8, UNANSWERED_MAX = 10000 };
 
 /* One connection subscribes, the other publishes: Redis lets no connection do both. */
 struct hints {
     struct registryd *daemon;
     char *socket;
     redisAsyncContext *subscriber, *publisher;
-    bool subscribed, closing;
+    bool subscribed, refused, closing;
+    size_t unanswered; /* hints that Redis has not confirmed: what a Redis that hangs may cost */
     char instance[2 * INSTANCE_BYTES + 1];
     struct event *retry;
     int64_t retry_ms;
@@ -145,6 +147,23 @@ static void on_retry(evutil_socket_t fd, short what, void *arg)
     connect_missing(arg);
 }
 
+/* ---- hints out ------------------------------------------------------------------------------ */
+
+/* Redis refuses by an error reply, on a connection that lives on. The first refusal of a row is
+ * logged. */
+static void on_published(redisAsyncContext *context, void *reply_, void *arg)
+{
+    struct hints *hints = arg;
+    const redisReply *reply = reply_;
+    bool refused = reply && reply->type == REDIS_REPLY_ERROR;
+
+    (void)context;
+    hints->unanswered--;
+    if (refused && !hints->refused)
+        log_warn("Redis refuses hints", LOG_STR("reason", ((struct str){reply->str, reply->len})));
+    hints->refused = refused;
+}
+
 /* ---- outside -------------------------------------------------------------------------------- */
 
 struct hints *hints_open(struct registryd *daemon, const char *socket)
@@ -167,10 +186,16 @@ struct hints *hints_open(struct registryd *daemon, const char *socket)
 
 void hints_publish(struct hints *hints, struct str tenant_id, struct str spiffe_id)
 {
-    if (hints && hints->publisher)
-        redisAsyncCommand(hints->publisher, NULL, NULL, "PUBLISH %s %s %b %b", channel_name,
-                          hints->instance, tenant_id.ptr, tenant_id.len, spiffe_id.ptr,
-                          spiffe_id.len);
+    cleanup_free char *text = NULL;
+
+    if (!hints || !hints->publisher || hints->unanswered >= UNANSWERED_MAX)
+        return;
+    if (asprintf(&text, "%s %.*s %.*s", hints->instance, STR_ARGS(tenant_id), STR_ARGS(spiffe_id)) <
+        0)
+        log_fatal("out of memory");
+    if (redisAsyncCommand(hints->publisher, on_published, hints, "PUBLISH %s %s", channel_name,
+                          text) == REDIS_OK)
+        hints->unanswered++;
 }
 
 bool hints_connected(const struct hints *hints)
