@@ -25,7 +25,7 @@ struct worker {
     struct signer_provider *provider;
     SSL_CTX *tls;
     int listener;
-    struct event *acceptable;
+    struct event *acceptable, *accept_again; /* NULL until ready */
     struct connection *connections;
     size_t connection_count;
     uint64_t notes_dropped;

@@ -3,6 +3,7 @@
  * back daemons. Opens no file and no socket; holds no private key. */
 #include "frontd/worker.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/memory.h"
 
@@ -14,7 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { ACCEPTS_PER_TURN = 32, TELL_SECONDS = 3600, SIGN_SECONDS = 10 };
+enum { ACCEPTS_PER_TURN = 32, TELL_SECONDS = 3600, SIGN_SECONDS = 10, ACCEPT_PAUSE_MS = 500 };
 
 static const enum proto_peer backend_peers[BACKEND_COUNT] = {
     [BACKEND_KEEPER] = PEER_KEEPER,
@@ -89,6 +90,26 @@ static void format_address(const struct sockaddr_storage *address, char *text, s
         inet_ntop(AF_INET6, &ip6->sin6_addr, text, size);
 }
 
+/* Out of descriptors, as a rule: asking again at once would ask, and log, without end. */
+static void pause_accepting(struct worker *worker, int error)
+{
+    struct timeval pause = clock_timeval(ACCEPT_PAUSE_MS);
+
+    log_error("cannot accept", LOG_TEXT("error", strerror(error)),
+              LOG_NUMBER("connections", (long long)worker->connection_count));
+    event_del(worker->acceptable);
+    event_add(worker->accept_again, &pause);
+}
+
+static void on_accept_again(evutil_socket_t fd, short what, void *arg)
+{
+    struct worker *worker = arg;
+
+    (void)fd;
+    (void)what;
+    event_add(worker->acceptable, NULL);
+}
+
 /* False: there is none left to accept. */
 static bool accept_one(struct worker *worker)
 {
@@ -101,7 +122,7 @@ static bool accept_one(struct worker *worker)
 
     if (fd < 0) {
         if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
-            log_error("cannot accept", LOG_TEXT("error", strerror(errno)));
+            pause_accepting(worker, errno);
         return false;
     }
     if (worker->connection_count >= (size_t)worker->options.limits_connections) {
@@ -133,6 +154,9 @@ static void accept_when_complete(struct worker *worker)
     worker->ready = true;
     worker->acceptable = event_new(worker->service.base, worker->listener, EV_READ | EV_PERSIST,
                                    on_acceptable, worker);
+    worker->accept_again = evtimer_new(worker->service.base, on_accept_again, worker);
+    if (!worker->acceptable || !worker->accept_again)
+        log_fatal("out of memory");
     event_add(worker->acceptable, NULL);
     ipc_channel_send(worker->control, MSG_worker_ready, &no_request, &nothing, -1);
     log_info("accepting");
@@ -148,8 +172,10 @@ void worker_connection_gone(struct worker *worker)
 
 static void stop_accepting(struct worker *worker)
 {
-    if (worker->acceptable)
+    if (worker->ready) {
         event_del(worker->acceptable);
+        event_del(worker->accept_again);
+    }
     if (worker->listener >= 0)
         close(worker->listener);
     worker->listener = -1;
@@ -222,6 +248,8 @@ static void take_backend(struct worker *worker, uint64_t peer)
 
     if (client && fd >= 0)
         ipc_client_attach(client, fd);
+    else if (client) /* the kernel had no descriptor for it (recvmsg(2), MSG_CTRUNC) */
+        on_backend_lost(worker, (enum proto_peer)peer);
     else if (fd >= 0)
         close(fd);
 }
@@ -280,8 +308,10 @@ static void close_all(struct worker *worker)
 {
     connection_close_all(worker);
     stop_accepting(worker);
-    if (worker->acceptable)
+    if (worker->ready) {
         event_free(worker->acceptable);
+        event_free(worker->accept_again);
+    }
     SSL_CTX_free(worker->tls);
     if (worker->configured) {
         signer_provider_free(worker->provider);

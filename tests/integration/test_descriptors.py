@@ -1,0 +1,50 @@
+"""A worker that may open no more descriptors: it says so once in a while, and goes on when some are free again."""
+
+import contextlib
+import os
+import socket
+import time
+
+import pytest
+from harness import wait_for
+
+
+@pytest.fixture
+def narrow(make_stack):
+    """A stack whose one worker may open a few descriptors more than it has."""
+    stack = make_stack("--workers", "1")
+    worker, = stack.workers()
+    bound = len(os.listdir(f"/proc/{worker}/fd")) + 4
+    done = stack.run_as_owner(["prlimit", "--pid", worker, f"--nofile={bound}:{bound}"])
+    assert done.returncode == 0, done.stderr
+    return stack
+
+
+@contextlib.contextmanager
+def crowd(stack, size=20):
+    with contextlib.ExitStack() as held:
+        for _ in range(size):
+            held.enter_context(socket.create_connection(("localhost", stack.port)))
+        yield
+
+
+def complaints(stack):
+    return stack.log("frontd").count("cannot accept")
+
+
+def test_a_crowd_fills_no_log(narrow):
+    with crowd(narrow):
+        wait_for(lambda: complaints(narrow))
+        time.sleep(2)
+        assert complaints(narrow) < 50
+    wait_for(lambda: narrow.client().get("/livez").status_code == 200)
+
+
+def test_a_backend_that_came_back_meanwhile_is_found(narrow):
+    agent = narrow.agent()
+    with crowd(narrow):
+        wait_for(lambda: complaints(narrow))
+        narrow.kill("registryd")
+        time.sleep(1)
+    answer = wait_for(lambda: (got := agent.register()).status_code == 201 and got, seconds=20)
+    assert answer
