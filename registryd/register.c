@@ -115,6 +115,9 @@ static void submit(struct registration *registration)
     struct cache_agent *agent = cache_get(&daemon->cache, registration->params[PARAM_TENANT_ID],
                                           registration->params[PARAM_SPIFFE_ID]);
 
+    if (agent->dirty) /* its key makes this statement wait for that write: what is said here is
+                         newer */
+        heartbeat_write(daemon, agent);
     registration->revision = agent->revision;
     registration->sent_ms = clock_monotonic_ms();
     if (back_submit(&daemon->back, &registryd_statements[STATEMENT_REGISTER], cache_key(agent),
