@@ -11,7 +11,12 @@
 #include <stdlib.h>
 #include <utlist.h>
 
-enum { NUMBER_TEXT_BYTES = 24, BEAT_WINDOW_MS = 1000, BEAT_STRETCH_MAX = 60 };
+enum {
+    NUMBER_TEXT_BYTES = 24,
+    BEAT_WINDOW_MS = 1000,
+    BEAT_STRETCH_MAX = 60,
+    INTERVAL_MAX_MS = 86400000
+};
 
 /* A heartbeat that waits for its agent's look-up. */
 struct cache_waiter {
@@ -44,8 +49,9 @@ static void count_beat(struct registryd *daemon)
 
 int64_t heartbeat_next_due_ms(const struct registryd *daemon, struct str key, int64_t now_ms)
 {
-    int64_t interval = (int64_t)((double)daemon->options.mesh_heartbeat_interval_seconds * 1000 *
-                                 daemon->beat_stretch);
+    int64_t stretched = (int64_t)((double)daemon->options.mesh_heartbeat_interval_seconds * 1000 *
+                                  daemon->beat_stretch);
+    int64_t interval = stretched < INTERVAL_MAX_MS ? stretched : INTERVAL_MAX_MS;
     int64_t phase = (int64_t)(ids_hash(key.ptr, key.len) % (uint64_t)interval);
     int64_t until_phase = interval - (now_ms - phase) % interval;
 
@@ -252,7 +258,7 @@ static void on_written(void *arg, const struct pg_answer *answer)
     values_free(values);
 }
 
-void heartbeat_write(struct registryd *daemon, struct cache_agent *agent)
+bool heartbeat_write(struct registryd *daemon, struct cache_agent *agent)
 {
     struct heartbeat_values *values = memory_new(1, sizeof(*values));
     char heartbeat_ms[NUMBER_TEXT_BYTES];
@@ -267,19 +273,22 @@ void heartbeat_write(struct registryd *daemon, struct cache_agent *agent)
                                         .status = str_dup(params[3]),
                                         .metadata = str_dup(params[4]),
                                         .heartbeat_ms = agent->heartbeat_ms};
-    if (back_submit(&daemon->back, &registryd_statements[STATEMENT_WRITE_HEARTBEAT],
-                    cache_key(agent), params, on_written, values))
-        cache_note_written(&daemon->cache, agent);
-    else
+    if (!back_submit(&daemon->back, &registryd_statements[STATEMENT_WRITE_HEARTBEAT],
+                     cache_key(agent), params, on_written, values)) {
         values_free(values);
+        return false;
+    }
+    cache_note_written(&daemon->cache, agent);
+    return true;
 }
 
-void heartbeat_write_all(struct registryd *daemon)
+size_t heartbeat_write_some(struct registryd *daemon, size_t most)
 {
-    struct cache_agent *agent, *next;
+    size_t room = ((size_t)daemon->options.back.database_queue_max + 1) / 2;
+    size_t written = 0;
 
-    DL_FOREACH_SAFE2(daemon->cache.dirty, agent, next, dirty_next)
-    {
-        heartbeat_write(daemon, agent);
-    }
+    while (written < most && daemon->cache.dirty && pg_pending(daemon->back.pg) < room &&
+           heartbeat_write(daemon, daemon->cache.dirty))
+        written++;
+    return written;
 }

@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+enum { ROOM_POLL_MS = 10 };
+
 static const struct config_option options[] = {
 #define CONFIG_STRUCT struct registryd_options
 #define BACK_NAME     "registryd"
@@ -31,7 +33,8 @@ static const struct ipc_handler handlers[] = {
     {0, NULL},
 };
 
-/* What the role may do, and at start is proven to be all that it may do: an agent's identity is written once. */
+/* What the role may do, and at start is proven to be all that it may do: an agent's identity is
+ * written once. */
 static const char *const allowed[] = {
     "agent_registry:SELECT",
     "agent_registry:INSERT",
@@ -54,20 +57,27 @@ static const char *const allowed[] = {
     NULL,
 };
 
+/* A round writes what was noted before it began; what finds no room waits for some. */
 static void on_write_behind(evutil_socket_t fd, short what, void *arg)
 {
+    struct registryd *daemon = arg;
+    size_t noted = daemon->cache.dirty_count;
+    struct timeval wait;
+
     (void)fd;
     (void)what;
-    heartbeat_write_all(arg);
+    if (daemon->round_left == 0 || daemon->round_left > noted)
+        daemon->round_left = noted;
+    daemon->round_left -= heartbeat_write_some(daemon, daemon->round_left);
+    wait = clock_timeval(daemon->round_left ? ROOM_POLL_MS
+                                            : daemon->options.mesh_write_behind_seconds * 1000);
+    event_add(daemon->write_behind, &wait);
 }
 
 static void open_write_behind(struct registryd *daemon)
 {
-    struct timeval interval = clock_timeval(daemon->options.mesh_write_behind_seconds * 1000);
-
-    daemon->write_behind =
-        event_new(daemon->back.service.base, -1, EV_PERSIST, on_write_behind, daemon);
-    event_add(daemon->write_behind, &interval);
+    daemon->write_behind = evtimer_new(daemon->back.service.base, on_write_behind, daemon);
+    on_write_behind(-1, 0, daemon);
 }
 
 void registryd_status(void *arg, struct ipc_reply_to to, const struct message *message)
@@ -95,11 +105,12 @@ void registryd_status(void *arg, struct ipc_reply_to to, const struct message *m
 static void stop_when_written(evutil_socket_t fd, short what, void *arg)
 {
     struct registryd *daemon = arg;
-    struct timeval soon = clock_timeval(10);
+    struct timeval soon = clock_timeval(ROOM_POLL_MS);
 
     (void)fd;
     (void)what;
-    if (pg_pending(daemon->back.pg) == 0)
+    heartbeat_write_some(daemon, daemon->cache.dirty_count);
+    if (pg_pending(daemon->back.pg) == 0 && daemon->cache.dirty_count == 0)
         service_stop(&daemon->back.service);
     else
         event_base_once(daemon->back.service.base, -1, EV_TIMEOUT, stop_when_written, daemon,
@@ -113,7 +124,6 @@ static void before_drain(struct back *back)
 
 static void after_drain(struct back *back)
 {
-    heartbeat_write_all((struct registryd *)back);
     stop_when_written(-1, 0, back);
 }
 

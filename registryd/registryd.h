@@ -20,6 +20,7 @@ struct registryd {
     struct cache cache;
     struct hints *hints;
     struct event *write_behind;
+    size_t round_left;            /* agents that this round of writing behind has yet to write */
     int64_t beat_window_start_ms; /* beats are counted over one second at a time… */
     int64_t beats_in_window;
     double beat_stretch; /* …and when they were too many the next are asked for later */
@@ -55,11 +56,14 @@ void registryd_status(void *daemon, struct ipc_reply_to to, const struct message
  * herd. */
 int64_t heartbeat_next_due_ms(const struct registryd *daemon, struct str key, int64_t now_ms);
 
-/* Sends the agent's noted heartbeat values to the database. */
-void heartbeat_write(struct registryd *daemon, struct cache_agent *agent);
+/* Sends the agent's noted heartbeat values to the database. False: its queue is full, and they stay
+ * noted. */
+bool heartbeat_write(struct registryd *daemon, struct cache_agent *agent);
 
-/* heartbeat_write for every agent that has some. */
-void heartbeat_write_all(struct registryd *daemon);
+/* heartbeat_write for at most `most` agents that have some, those first that have waited longest;
+ * fewer when the database's queue fills: half of it is kept for those who wait for an answer.
+ * Returns how many. */
+size_t heartbeat_write_some(struct registryd *daemon, size_t most);
 
 /* ---- hints (Redis) -------------------------------------------------------------------------- */
 
