@@ -8,7 +8,10 @@
 #include <jansson.h>
 #include <stdlib.h>
 
-enum { DROPPED_LOG_EVERY = 1000 };
+enum {
+    DROPPED_LOG_EVERY = 1000,
+    CLAIMED_MAX = 1024, /* of a SPIFFE ID that nobody proved: escaped it fits into an event still */
+};
 
 static void tell(struct worker *worker, const struct msg_event_note *note)
 {
@@ -30,7 +33,7 @@ static char *make_details(const char *protocol, const char *key, const char *val
     json_object_set_new(details, key, json_string(value));
     if (claimed && str_is_printable(str_from(claimed)))
         json_object_set_new(details, "claimed_spiffe_id",
-                            json_stringn(claimed, strnlen(claimed, 2048)));
+                            json_stringn(claimed, strnlen(claimed, CLAIMED_MAX)));
     text = json_dumps(details, JSON_COMPACT);
     json_decref(details);
     if (!text)
