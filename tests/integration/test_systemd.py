@@ -23,6 +23,7 @@ from harness import PYTHON, request, unique, wait_for
 BACK = ("keeper", "registryd", "auditd", "eventd")
 ALL = (*BACK, "frontd")
 CONNECTIONS = 20
+PATIENCE_SECONDS = 20
 KEEP_LISTENER = """
 while read -r line; do
     sh -c 'export LISTEN_PID=$$; exec "$@"' sh "$@"
@@ -53,17 +54,18 @@ class Notifications:
         self.socket.close()
         self.path.unlink()
 
-    def next(self, seconds=20):
+    def next(self):
         """The next message and its sender's process number."""
-        assert select.select([self.socket], [], [], seconds)[0], f"nothing was notified within {seconds} s"
+        assert select.select([self.socket], [], [], PATIENCE_SECONDS)[0], "nothing was notified"
         credentials = struct.Struct("3i")
         text, ancillary, *_ = self.socket.recvmsg(4096, socket.CMSG_SPACE(credentials.size))
         return text.decode(), credentials.unpack(array.array("B", ancillary[0][2]).tobytes())[0]
 
     def expect(self, wanted):
         """The sender of the next message that is no sign of life, which must be this one."""
+        until = time.monotonic() + PATIENCE_SECONDS
         text, pid = self.next()
-        while text == "WATCHDOG=1":
+        while text == "WATCHDOG=1" and time.monotonic() < until:
             text, pid = self.next()
         assert text == wanted
         return pid
@@ -80,8 +82,7 @@ class Held:
         argv += [word for pair in environment.items() for word in ("-E", "=".join(map(str, pair)))]
         argv += ["/bin/sh", "-c", KEEP_LISTENER, "sh", stack.folder.bin / name, "-c", stack.folder.configuration(name)]
         with open(stack.folder.log / f"{name}.held.log", "ab") as log:
-            self.keeper = stack.spawn_as_owner(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
-        wait_for(self.connects, what="the listener")
+            self.loop = stack.spawn_as_owner(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
 
     def address(self):
         return f"127.0.0.1:{self.stack.port}" if self.name == "frontd" else self.stack.folder.socket(self.name)
@@ -95,8 +96,9 @@ class Held:
 
     def start(self):
         """Starts it; returns when it says that it is ready, which only its own main process may say."""
-        self.keeper.stdin.write("start\n")
-        self.keeper.stdin.flush()
+        wait_for(self.connects, what="the listener")
+        self.loop.stdin.write("start\n")
+        self.loop.stdin.flush()
         self.pid = self.manager.expect("READY=1")
         assert processes.command_line(self.pid)[0] == str(self.stack.folder.bin / self.name)
         return self
@@ -110,8 +112,8 @@ class Held:
         os.kill(self.pid, number)
         if number == signal.SIGTERM:
             assert self.manager.expect("STOPPING=1") == self.pid
-        words = self.keeper.stdout.readline().split()
-        assert processes.wait_gone(family, 20) == []
+        words = self.loop.stdout.readline().split()
+        assert processes.wait_gone(family, PATIENCE_SECONDS) == []
         self.pid = None
         return int(words[1])
 
@@ -122,11 +124,10 @@ class Held:
         assert self.end(signal.SIGTERM) == 0
 
     def close(self):
-        if self.pid is not None:
-            processes.destroy(self.family())
-        self.keeper.stdin.close()
-        self.keeper.wait(20)
-        self.keeper.stdout.close()
+        for daemon in processes.children(self.loop.pid):
+            processes.destroy([daemon, *processes.children(daemon)])
+        self.loop.kill()
+        self.loop.communicate()
         self.manager.close()
 
 
