@@ -363,6 +363,7 @@ static void advance(struct connection *connection)
     enum progress progress = GO_ON;
 
     connection->in_step = true;
+    connection->peer.reads_left = TLS_READS_PER_TURN;
     for (int steps = 0; steps < STEPS_PER_TURN && progress == GO_ON; steps++)
         progress = step(connection);
     if (progress == GONE)

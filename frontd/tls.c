@@ -265,6 +265,19 @@ SSL_CTX *tls_context_new(const struct frontd_options *options, const struct sign
     return NULL;
 }
 
+/* Counts the reads from a socket, and stops them. */
+static long count_read(BIO *socket, int operation, const char *bytes, size_t len, int command,
+                       long value, int result, size_t *processed)
+{
+    struct tls_peer *peer = (struct tls_peer *)BIO_get_callback_arg(socket);
+
+    (void)bytes, (void)len, (void)command, (void)value, (void)processed;
+    if (operation != BIO_CB_READ || peer->reads_left-- > 0)
+        return result;
+    BIO_set_retry_read(socket);
+    return -1;
+}
+
 SSL *tls_connection_new(SSL_CTX *context, int fd, struct tls_peer *peer)
 {
     SSL *ssl = SSL_new(context);
@@ -274,6 +287,8 @@ SSL *tls_connection_new(SSL_CTX *context, int fd, struct tls_peer *peer)
         return NULL;
     }
     SSL_set_app_data(ssl, peer);
+    BIO_set_callback_arg(SSL_get_rbio(ssl), (char *)peer);
+    BIO_set_callback_ex(SSL_get_rbio(ssl), count_read);
     SSL_set_accept_state(ssl);
     return ssl;
 }

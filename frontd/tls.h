@@ -14,7 +14,10 @@ struct tls_peer {
     struct identity identity; /* nobody without a certificate */
     char reason[128];         /* why the certificate was refused; empty: it was not */
     char *claimed;            /* the SPIFFE ID of a refused certificate, NULL for none */
+    int reads_left;           /* from the socket, before OpenSSL is told to come back */
 };
+
+enum { TLS_READS_PER_TURN = 64 }; /* what reads_left is set to; a record takes two */
 
 /* The public half of TLS, PEM texts: certificates are leaf-first chains, one chain per key, one
  * behind the other; client_ca the CAs that client certificates must chain to; crls may be empty. */
@@ -29,7 +32,9 @@ SSL_CTX *tls_context_new(const struct frontd_options *options, const struct sign
                          const struct tls_material *material, char *error, size_t error_size);
 
 /* Starts a server-side connection on a connected, non-blocking socket. peer becomes its app data
- * and must outlive it. NULL when OpenSSL refuses. */
+ * and must outlive it. OpenSSL reads on by itself past records that bring no data, as long as there
+ * are any: with peer->reads_left used up it wants to read, though there is more. NULL when OpenSSL
+ * refuses. */
 SSL *tls_connection_new(SSL_CTX *context, int fd, struct tls_peer *peer);
 
 /* The oldest entry of OpenSSL's error queue as a short text; the queue is emptied. */
