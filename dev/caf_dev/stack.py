@@ -216,11 +216,11 @@ def migrate(folder):
 
 
 def run(argv, name):
-    """Runs a program to its end; returns what it printed."""
-    done = subprocess.run([str(word) for word in argv], env=environment(), stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    """Runs a program to its end; returns what it printed. It runs in /: its user may be barred from this folder."""
+    done = subprocess.run([str(word) for word in argv], env=environment(), cwd="/", stdin=subprocess.DEVNULL,
+                          capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise StackError(f"{name} ended with status {done.returncode}:\n{done.stdout.rstrip()}")
+        raise StackError(f"{name} ended with status {done.returncode}:\n{done.stdout}{done.stderr.rstrip()}")
     return done.stdout
 
 

@@ -236,3 +236,26 @@ def test_a_plain_user_brings_up_a_stack_of_its_own(own, folder):
             str(own.owner().pw_uid)}
     finally:
         assert own.run_as_owner([*stack, "down", home / "s"]).returncode == 0
+
+
+def test_from_a_folder_that_its_user_may_not_enter(folder):
+    """As in a clone in root's home: what runs as the stack's user must not need the folder it was called from."""
+    barred = folder / "barred"
+    barred.mkdir()
+    folder.chmod(0o755)
+
+    def enter():
+        os.chdir(barred)
+        os.chmod(barred, 0)
+
+    def stack(*words):
+        return subprocess.run([PYTHON, REPOSITORY / "dev" / "stack", *words], preexec_fn=enter, capture_output=True,
+                              text=True, check=False)
+
+    try:
+        up = stack("up", folder / "s", "--build", BUILD, "--agents", "1")
+        assert up.returncode == 0, up.stderr
+    finally:
+        barred.chmod(0o700)
+        assert stack("down", folder / "s").returncode == 0
+        barred.chmod(0o700)
