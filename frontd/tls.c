@@ -176,6 +176,7 @@ static bool use_client_ca(SSL_CTX *context, struct str text, char *error, size_t
     int count = 0;
     X509 *ca;
 
+    X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN); /* whom it names, a root or not */
     while ((ca = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
         if (X509_STORE_add_cert(store, ca) == 1 && SSL_CTX_add_client_CA(context, ca) == 1)
             count++;
