@@ -83,6 +83,11 @@ static enum log_level configured_level(const struct config_option *options, cons
     return LOG_LEVEL_INFO;
 }
 
+void service_open_log(const char *name, const struct config_option *options, const void *values)
+{
+    log_open(name, configured_level(options, values));
+}
+
 void service_configure(const char *name, int argc, char **argv, const struct config_option *options,
                        void *values, const char *default_file, service_check_fn *check)
 {
@@ -105,7 +110,7 @@ void service_configure(const char *name, int argc, char **argv, const struct con
         config_free(options, values);
         exit(0);
     }
-    log_open(name, configured_level(options, values));
+    service_open_log(name, options, values);
 }
 
 uid_t *service_uids(const struct config_list *users)

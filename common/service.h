@@ -37,6 +37,9 @@ typedef const char *service_check_fn(const void *values);
 void service_configure(const char *name, int argc, char **argv, const struct config_option *options,
                        void *values, const char *default_file, service_check_fn *check);
 
+/* Opens the log under that name, at the level that log.level has in values. */
+void service_open_log(const char *name, const struct config_option *options, const void *values);
+
 /* Makes the loop, takes SIGTERM, SIGINT, SIGHUP, ignores SIGPIPE, sets no-new-privileges and
  * non-dumpable. service is the caller's. events.drain and .reload get daemon. */
 void service_open(struct service *service, const char *name, const struct service_events *events,

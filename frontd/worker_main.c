@@ -202,6 +202,7 @@ static void take_configuration(struct worker *worker, const struct msg_configure
     if (config_parse(frontd_option_table, &worker->options, body->text, "frontd.conf", error,
                      sizeof(error)) != 0)
         log_fatal("configuration refused", LOG_TEXT("reason", error));
+    service_open_log(worker->service.name, frontd_option_table, &worker->options);
     worker->service.stop_seconds = worker->options.service_stop_seconds;
     open_backends(worker);
     worker->signer = signer_client_new(worker->backends[BACKEND_KEEPER], SIGN_SECONDS * 1000);

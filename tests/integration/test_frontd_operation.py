@@ -18,3 +18,10 @@ def test_ready_means_that_the_keeper_answers(stack):
     finally:
         os.kill(stack.pid("keeper"), signal.SIGCONT)
     wait_for(lambda: client.get("/readyz").status_code == 200)
+
+
+def test_the_workers_log_what_the_configuration_says(make_stack):
+    stack = make_stack(sets=("frontd.log.level=warn",))
+    stack.restart("registryd")
+    wait_for(lambda: "backend lost" in stack.log("frontd"))
+    assert "msg=accepting" not in stack.log("frontd")
