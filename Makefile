@@ -59,7 +59,8 @@ ARCHIVES := $(foreach p,$(PROGRAMS),$(BUILD)/lib/$(p).a)
 BINARIES := $(addprefix $(BUILD)/bin/,$(PROGRAMS))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 
-.PHONY: all tests help deps demo check unit lint format install clean
+FORCE:
+.PHONY: FORCE all tests help deps demo check unit lint format install clean
 .SECONDARY:
 
 all: $(BINARIES) ## build every program into $(BUILD)/bin
@@ -69,7 +70,12 @@ $(BUILD)/gen/%_sql.h: sql/%.sql sql/embed.awk
 	@mkdir -p $(@D)
 	awk -f sql/embed.awk $< > $@.new && mv $@.new $@
 
-$(BUILD)/obj/%.o: %.c Makefile | $(STATEMENTS)
+# What objects are compiled with: when it changes (PREFIX, CFLAGS, the compiler), they are made again.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(CC) $(ALL_CFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALL_CFLAGS)' > $@
+
+$(BUILD)/obj/%.o: %.c Makefile $(BUILD)/flags | $(STATEMENTS)
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 

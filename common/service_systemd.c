@@ -60,18 +60,19 @@ static int passed_count(void)
     return str_to_number(str_from(count), 64, &number) ? (int)number : 0;
 }
 
+static in_port_t inet_port(const union address *address)
+{
+    return address->any.sa_family == AF_INET ? address->ip4.sin_port : address->ip6.sin6_port;
+}
+
+/* A Unix socket is known by its path, a TCP one by its port: systemd binds one socket for both
+ * families. */
 static bool same_address(const union address *a, const union address *b)
 {
-    if (a->any.sa_family != b->any.sa_family)
-        return false;
-    switch (a->any.sa_family) {
-    case AF_UNIX:
-        return strcmp(a->local.sun_path, b->local.sun_path) == 0;
-    case AF_INET:
-        return a->ip4.sin_port == b->ip4.sin_port;
-    default:
-        return a->ip6.sin6_port == b->ip6.sin6_port;
-    }
+    if (a->any.sa_family == AF_UNIX || b->any.sa_family == AF_UNIX)
+        return a->any.sa_family == b->any.sa_family &&
+               strcmp(a->local.sun_path, b->local.sun_path) == 0;
+    return inet_port(a) == inet_port(b);
 }
 
 static void set_flags(int fd)

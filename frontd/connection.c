@@ -19,6 +19,7 @@ enum {
     READ_BYTES = 16384,
     DISCARD_BYTES_MAX = 1048576, /* of a body that nobody wants, read so that the answer arrives */
     DISCARD_SECONDS = 2,
+    LAST_CALL_SECONDS = 1, /* for a first request, when the worker drains */
     STEPS_PER_TURN = 256,
 };
 
@@ -42,6 +43,7 @@ struct connection {
     enum connection_state state;
     bool in_step;   /* advance() is on the stack: an answer only changes the state */
     bool had_bytes; /* of the request under way */
+    bool answered;  /* a request before that one */
     bool end_of_input;
     bool close_after_answer;
     bool continue_said;
@@ -60,13 +62,15 @@ enum progress { WAIT, GO_ON, GONE };
 static int64_t state_seconds(const struct connection *connection)
 {
     const struct frontd_options *options = &connection->worker->options;
+    bool draining = connection->worker->service.draining;
 
     switch (connection->state) {
     case STATE_HANDSHAKE:
-        return options->timeouts_handshake_seconds;
+        return draining ? LAST_CALL_SECONDS : options->timeouts_handshake_seconds;
     case STATE_HEAD:
-        return connection->had_bytes ? options->timeouts_header_seconds
-                                     : options->timeouts_idle_seconds;
+        if (connection->had_bytes)
+            return options->timeouts_header_seconds;
+        return draining ? LAST_CALL_SECONDS : options->timeouts_idle_seconds;
     case STATE_BODY:
         return options->timeouts_body_seconds;
     case STATE_WRITE:
@@ -317,6 +321,7 @@ static enum progress step_write(struct connection *connection)
         say_goodbye(connection);
     } else {
         consume_request(connection);
+        connection->answered = true;
         enter(connection, STATE_HEAD);
     }
     return GO_ON;
@@ -450,17 +455,22 @@ void connection_open(struct worker *worker, int fd, const char *source_ip)
     advance(connection);
 }
 
+/* Who has just connected has a request to make, and gets a moment for it; who was answered before
+ * and is silent may go. */
 void connection_drain_all(struct worker *worker)
 {
     struct connection *connection, *next;
 
     DL_FOREACH_SAFE(worker->connections, connection, next)
     {
+        bool silent = connection->state == STATE_HEAD && !connection->had_bytes;
+
         connection->close_after_answer = true;
-        if (connection->state == STATE_HANDSHAKE ||
-            (connection->state == STATE_HEAD && !connection->had_bytes)) {
+        if (silent && connection->answered) {
             SSL_shutdown(connection->ssl);
             connection_close(connection);
+        } else if (silent || connection->state == STATE_HANDSHAKE) {
+            set_timer(connection);
         }
     }
 }

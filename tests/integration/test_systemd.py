@@ -235,3 +235,15 @@ def test_frontd_restarts_under_its_listener(hold, stack, end):
             with stack.context(agent.crt, agent.key).wrap_socket(plain, server_hostname="localhost") as client:
                 client.sendall(request("POST", "/v1/mesh/heartbeat"))
                 assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_restart_of_frontd_in_order_fails_no_new_client(hold, stack):
+    """Whoever has connected when it is told to stop is answered still, and whoever connects meanwhile by the next."""
+    daemon = hold("frontd").start()
+    with Load(stack, 6) as load:
+        for _ in range(8):
+            load.progress()
+            daemon.stop()
+            daemon.start()
+        load.progress()
+    assert set(load.seen) <= {200, 201}
