@@ -22,6 +22,7 @@ static const struct {
 };
 
 enum { ASKED_COUNT = sizeof(asked) / sizeof(asked[0]) };
+_Static_assert((int)ASKED_COUNT <= (int)EXCHANGE_CALLS_MAX, "one call each");
 
 /* What has been heard so far. */
 struct checks {

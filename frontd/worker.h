@@ -28,6 +28,7 @@ struct worker {
     struct event *acceptable, *accept_again; /* NULL until ready */
     struct connection *connections;
     size_t connection_count;
+    uint64_t refused; /* connections, at limits.connections */
     uint64_t notes_dropped;
     bool configured, ready;
 };

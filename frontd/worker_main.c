@@ -110,6 +110,16 @@ static void on_accept_again(evutil_socket_t fd, short what, void *arg)
     event_add(worker->acceptable, NULL);
 }
 
+/* Whoever is refused may come again without end: the log gets the first and then each time that
+ * their number has doubled. */
+static void log_refusal(struct worker *worker)
+{
+    worker->refused++;
+    if ((worker->refused & (worker->refused - 1)) == 0)
+        log_warn("connection refused: limits.connections reached",
+                 LOG_NUMBER("refused", (long long)worker->refused));
+}
+
 /* False: there is none left to accept. */
 static bool accept_one(struct worker *worker)
 {
@@ -126,7 +136,7 @@ static bool accept_one(struct worker *worker)
         return false;
     }
     if (worker->connection_count >= (size_t)worker->options.limits_connections) {
-        log_warn("connection refused: limits.connections reached");
+        log_refusal(worker);
         close(fd);
         return true;
     }

@@ -1,10 +1,12 @@
-"""A worker that may open no more descriptors: it says so once in a while, and goes on when some are free again."""
+"""A worker that can take no more connections, for want of descriptors or by its limit: it says so once in a while, and
+goes on when there is room again."""
 
 import contextlib
 import os
 import socket
 import time
 
+import httpx
 import pytest
 from harness import wait_for
 
@@ -28,6 +30,13 @@ def crowd(stack, size=20):
         yield
 
 
+def lets_in(stack):
+    try:
+        return stack.client().get("/livez").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
 def complaints(stack):
     return stack.log("frontd").count("cannot accept")
 
@@ -48,3 +57,12 @@ def test_a_backend_that_came_back_meanwhile_is_found(narrow):
         time.sleep(1)
     answer = wait_for(lambda: (got := agent.register()).status_code == 201 and got, seconds=20)
     assert answer
+
+
+def test_a_crowd_at_the_limit_fills_no_log(make_stack):
+    stack = make_stack("--workers", "1", sets=("frontd.limits.connections=4",))
+    with crowd(stack, 200):
+        wait_for(lambda: "limits.connections reached" in stack.log("frontd"))
+        time.sleep(1)
+        assert stack.log("frontd").count("limits.connections reached") < 20
+    wait_for(lambda: lets_in(stack))
