@@ -41,6 +41,8 @@ struct ipc_channel {
     struct outgoing_descriptor *outgoing;
     int received[DESCRIPTORS_MAX];
     size_t received_count;
+    size_t unsent_max; /* 0: no limit */
+    bool paused;       /* it was passed: frames wait unread */
     const char *end_reason;
     bool closed, reading_stopped, in_delivery;
 };
@@ -155,6 +157,20 @@ static ssize_t send_run(struct ipc_channel *channel, size_t run, int fd)
     return sendmsg(channel->fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+static bool too_much_unsent(const struct ipc_channel *channel)
+{
+    return channel->unsent_max && evbuffer_get_length(channel->out) > channel->unsent_max;
+}
+
+static void resume_reading(struct ipc_channel *channel)
+{
+    channel->paused = false;
+    if (channel->reading_stopped)
+        return;
+    event_add(channel->readable, NULL);
+    event_active(channel->readable, EV_READ, 0); /* for the frames that are here already */
+}
+
 static void send_queued(struct ipc_channel *channel)
 {
     while (evbuffer_get_length(channel->out) > 0) {
@@ -176,6 +192,8 @@ static void send_queued(struct ipc_channel *channel)
             forget_outgoing(channel);
         evbuffer_drain(channel->out, (size_t)sent);
         channel->sent += (uint64_t)sent;
+        if (channel->paused && !too_much_unsent(channel))
+            resume_reading(channel);
     }
 }
 
@@ -319,12 +337,18 @@ static size_t claimed_length(struct evbuffer *in)
     return (size_t)head[0] << 24 | (size_t)head[1] << 16 | (size_t)head[2] << 8 | head[3];
 }
 
+static void pause_reading(struct ipc_channel *channel)
+{
+    channel->paused = true;
+    event_del(channel->readable);
+}
+
 /* Hands over every whole frame. The channel is held meanwhile: a handler may close it. */
 static void deliver_frames(struct ipc_channel *channel)
 {
     ipc_channel_hold(channel);
     while (!channel->closed && !channel->end_reason && !channel->reading_stopped &&
-           evbuffer_get_length(channel->in) >= PROTO_FRAME_HEAD) {
+           !channel->paused && evbuffer_get_length(channel->in) >= PROTO_FRAME_HEAD) {
         size_t len = claimed_length(channel->in);
         const uint8_t *frame;
 
@@ -342,6 +366,8 @@ static void deliver_frames(struct ipc_channel *channel)
             break;
         }
         evbuffer_drain(channel->in, PROTO_FRAME_HEAD + len);
+        if (too_much_unsent(channel))
+            pause_reading(channel);
     }
     ipc_channel_release(channel);
 }
@@ -376,12 +402,17 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 
     (void)fd;
     (void)what;
-    if (got > 0)
-        deliver_frames(channel);
-    else if (got == 0)
+    if (got == 0)
         end_channel(channel, "end of file");
-    else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+    else if (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
         end_channel(channel, "cannot receive");
+    else
+        deliver_frames(channel);
+}
+
+void ipc_channel_limit_unsent(struct ipc_channel *channel, size_t max)
+{
+    channel->unsent_max = max;
 }
 
 void ipc_channel_stop_reading(struct ipc_channel *channel)

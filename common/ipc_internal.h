@@ -8,6 +8,10 @@
 void ipc_channel_hold(struct ipc_channel *channel);
 void ipc_channel_release(struct ipc_channel *channel);
 
+/* Reads no more while more than max bytes wait to be sent: what a peer that asks and does not
+ * listen may cost. For the end that answers alone: were both to wait so, neither would move. */
+void ipc_channel_limit_unsent(struct ipc_channel *channel, size_t max);
+
 /* Whether ipc_channel_close was called. */
 bool ipc_channel_is_closed(const struct ipc_channel *channel);
 

@@ -13,7 +13,7 @@
 #include <unistd.h>
 #include <utlist.h>
 
-enum { ACCEPTS_PER_TURN = 64, DRAIN_POLL_MS = 10 };
+enum { ACCEPTS_PER_TURN = 64, DRAIN_POLL_MS = 10, UNSENT_MAX = 8 << 20 };
 
 /* One accepted channel. */
 struct session {
@@ -101,6 +101,7 @@ static void session_begin(struct ipc_server *server, int fd)
     session->server = server;
     session->channel = ipc_channel_new(server->base, fd, server->options.self,
                                        server->options.peers, &events, session);
+    ipc_channel_limit_unsent(session->channel, UNSENT_MAX);
     DL_APPEND(server->sessions, session);
     server->session_count++;
 }
