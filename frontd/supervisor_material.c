@@ -10,10 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FILE_MAX = 131072 };
-
-/* A file's content, NUL-terminated, that the caller frees; NULL with the reason in error. */
-static char *read_file(const char *path, char *error, size_t error_size)
+/* A file's content of at most max bytes, NUL-terminated, that the caller frees; NULL with the
+ * reason in error. */
+static char *read_file(const char *path, size_t max, char *error, size_t error_size)
 {
     FILE *file = fopen(path, "re");
     char *text;
@@ -23,15 +22,17 @@ static char *read_file(const char *path, char *error, size_t error_size)
         snprintf(error, error_size, "%s: %s", path, strerror(errno));
         return NULL;
     }
-    text = memory_new(1, FILE_MAX + 1);
-    len = fread(text, 1, FILE_MAX + 1, file);
-    if (ferror(file) || len > FILE_MAX || memchr(text, 0, len)) {
-        snprintf(error, error_size, "%s: %s", path,
-                 ferror(file) ? strerror(errno) : "not a PEM file of at most 128 KiB");
+    text = memory_new(1, max + 1);
+    len = fread(text, 1, max + 1, file);
+    if (ferror(file))
+        snprintf(error, error_size, "%s: %s", path, strerror(errno));
+    else if (len > max)
+        snprintf(error, error_size, "%s: more than the %zu bytes left for such files", path, max);
+    else
+        text[len] = '\0';
+    if (ferror(file) || len > max) {
         free(text);
         text = NULL;
-    } else {
-        text[len] = '\0';
     }
     fclose(file);
     return text;
@@ -68,9 +69,10 @@ static int count_begins(const char *text)
 }
 
 /* Reads a PEM file in which every object must be of the kind, and readable. */
-static char *read_pem(const char *path, enum pem_kind kind, char *error, size_t error_size)
+static char *read_pem(const char *path, enum pem_kind kind, size_t max, char *error,
+                      size_t error_size)
 {
-    char *text = read_file(path, error, error_size);
+    char *text = read_file(path, max, error, error_size);
     int found = text ? count_objects(text, kind) : 0;
 
     if (text && strstr(text, "PRIVATE KEY-----"))
@@ -89,8 +91,10 @@ static char *read_certificates(const struct config_list *files, char *error, siz
     cleanup_free char *all = str_dup(STR(""));
 
     for (size_t i = 0; i < files->count; i++) {
-        cleanup_free char *text = read_pem(files->items[i], PEM_CERTIFICATES, error, error_size);
         size_t have = strlen(all);
+        size_t left = have < PROTO_CERTIFICATES_MAX ? PROTO_CERTIFICATES_MAX - have - 1 : 0;
+        cleanup_free char *text =
+            read_pem(files->items[i], PEM_CERTIFICATES, left, error, error_size);
 
         if (!text)
             return NULL;
@@ -109,10 +113,12 @@ bool supervisor_read_material(const struct frontd_options *options,
 
     fresh.certificates = read_certificates(&options->tls_certificates, error, error_size);
     if (fresh.certificates)
-        fresh.client_ca = read_pem(options->tls_client_ca, PEM_CERTIFICATES, error, error_size);
+        fresh.client_ca = read_pem(options->tls_client_ca, PEM_CERTIFICATES, PROTO_CLIENT_CA_MAX,
+                                   error, error_size);
     if (fresh.client_ca)
-        fresh.crls =
-            has_crls ? read_pem(options->tls_crl, PEM_CRLS, error, error_size) : str_dup(STR(""));
+        fresh.crls = has_crls
+                         ? read_pem(options->tls_crl, PEM_CRLS, PROTO_CRLS_MAX, error, error_size)
+                         : str_dup(STR(""));
     if (!fresh.crls) {
         supervisor_free_material(&fresh);
         return false;

@@ -11,6 +11,10 @@ enum {
     PROTO_FRAME_MAX = 1048576, /* bytes of a frame's payload, without the length before it */
     PROTO_FRAME_HEAD = 4,      /* bytes of the big-endian length */
     PROTO_FIELDS_MAX = 16,
+    /* PEM texts of MSG_material, in bytes; together they fit a frame. */
+    PROTO_CERTIFICATES_MAX = 131072,
+    PROTO_CLIENT_CA_MAX = 262144,
+    PROTO_CRLS_MAX = 524288,
 };
 
 /* Who stands at an end of a channel; bits, so that a message's senders are a set. */

@@ -106,6 +106,8 @@ static void take_hint(struct hints *hints, struct str text)
     agent = cache_find(&hints->daemon->cache, tenant_id, spiffe_id);
     if (agent)
         cache_invalidate(&hints->daemon->cache, agent);
+    else
+        hints->daemon->cache.revision++; /* what is on its way for it does not count */
 }
 
 static void on_message(redisAsyncContext *context, void *reply_, void *arg)
