@@ -5,6 +5,7 @@ import fcntl
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -15,6 +16,7 @@ from caf_dev.errors import StackError
 from caf_dev.parts import LOG_TAIL_LINES, POSTGRES_BIN, START_SECONDS, all_parts, environment, get_status
 from caf_dev.settings import DAEMONS, PROGRAMS, REPOSITORY, Folder, Settings
 
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 PORT_ATTEMPTS = 5
 BACK_PARTS = ("keeper", "registryd", "auditd", "eventd")
 
@@ -129,10 +131,21 @@ def up(options):
         try:
             bring_up(folder, settings)
         except BaseException:
-            with contextlib.suppress(StackError):
-                stop_all(folder)
+            take_down(folder)
             raise
     print(f"up: https://localhost:{settings.port} (source {folder.env_file})")
+
+
+def ignore_interrupts():
+    for number in INTERRUPTS:
+        signal.signal(number, lambda *_: None)
+
+
+def take_down(folder):
+    """Ends what an up that failed, or was cut short, has started; not to be cut short itself."""
+    ignore_interrupts()
+    with contextlib.suppress(StackError):
+        stop_all(folder)
 
 
 def refuse_running(folder):
@@ -216,12 +229,18 @@ def migrate(folder):
 
 
 def run(argv, name):
-    """Runs a program to its end; returns what it printed. It runs in /: its user may be barred from this folder."""
-    done = subprocess.run([str(word) for word in argv], env=environment(), cwd="/", stdin=subprocess.DEVNULL,
-                          capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise StackError(f"{name} ended with status {done.returncode}:\n{done.stdout}{done.stderr.rstrip()}")
-    return done.stdout
+    """Runs a program to its end, also when it is cut short: initdb takes its server down itself. Returns its output."""
+    process = subprocess.Popen([str(word) for word in argv], env=environment(), stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        output, _ = process.communicate()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    if process.returncode != 0:
+        raise StackError(f"{name} ended with status {process.returncode}:\n{output.rstrip()}")
+    return output
 
 
 def start_frontd(folder, settings, frontd, until):
