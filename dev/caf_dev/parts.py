@@ -160,7 +160,7 @@ class Postgres(Part):
 
     def ready(self):
         probe = [f"{POSTGRES_BIN}/pg_isready", "-q", "-h", str(self.folder.run), "-d", "caf", "-U", "caf"]
-        return subprocess.run(probe, env=environment(), check=False).returncode == 0
+        return subprocess.run(probe, env=environment(), cwd="/", check=False).returncode == 0
 
 
 def all_parts(folder):

@@ -229,17 +229,18 @@ def migrate(folder):
 
 
 def run(argv, name):
-    """Runs a program to its end, also when it is cut short: initdb takes its server down itself. Returns its output."""
-    process = subprocess.Popen([str(word) for word in argv], env=environment(), stdin=subprocess.DEVNULL,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    """Runs a program to its end, also when it is cut short: initdb takes its server down itself. Returns what it printed.
+    It runs in /: its user may be barred from this folder."""
+    process = subprocess.Popen([str(word) for word in argv], env=environment(), cwd="/", stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        output, _ = process.communicate()
+        output, errors = process.communicate()
     except BaseException:
         process.terminate()
         process.wait()
         raise
     if process.returncode != 0:
-        raise StackError(f"{name} ended with status {process.returncode}:\n{output.rstrip()}")
+        raise StackError(f"{name} ended with status {process.returncode}:\n{output}{errors.rstrip()}")
     return output
 
 
