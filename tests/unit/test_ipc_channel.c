@@ -44,11 +44,9 @@ START_TEST(a_wrong_hello_ends_the_channel)
 {
     const struct msg_hello hello = {wrong_hellos[_i].version, wrong_hellos[_i].daemon, STR("x")};
 
-    peer_send(&world.peer, MSG_hello, numbered(0), &hello);
-    peer_ask(&world.peer, 1);
+    peer_send(&world.peer, MSG_hello, numbered(0), &hello); /* and nothing that it may not send */
     LOOP_UNTIL(world.base, world.ends == 1);
     ck_assert_str_eq(world.why, "malformed frame");
-    ck_assert_uint_eq(world.messages, 0);
 }
 END_TEST
 
