@@ -83,6 +83,7 @@ START_TEST(a_drain_ends_when_all_is_answered_and_sent)
     LOOP_UNTIL(world.base, world.drained == 1);
     assert_answered(&one, MSG_mesh_agent, 1);
     assert_answered(&other, MSG_mesh_agent, 2);
+    usleep(30000); /* longer than the drain's looks are apart */
     loop_settle(world.base);
     ck_assert_int_eq(world.drained, 1);
     peer_read(&one);
