@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { IDS_MAX = 16 };
+enum { IDS_MAX = 16, NUMBER_TEXT_BYTES = 24 };
 
 void eventd_collect(void *arg, struct ipc_reply_to to, const struct message *message)
 {
@@ -31,6 +31,12 @@ void eventd_collect(void *arg, struct ipc_reply_to to, const struct message *mes
 /* ---- sweeping ------------------------------------------------------------------------------- */
 
 static void sweep(struct eventd *daemon);
+
+static struct str number_text(int64_t number, char text[NUMBER_TEXT_BYTES])
+{
+    snprintf(text, NUMBER_TEXT_BYTES, "%lld", (long long)number);
+    return str_from(text);
+}
 
 static void sweep_later(struct eventd *daemon)
 {
@@ -57,10 +63,11 @@ static void on_swept(void *arg, const struct pg_answer *answer)
 
 static void sweep(struct eventd *daemon)
 {
-    char most[24];
+    char most[NUMBER_TEXT_BYTES], age[NUMBER_TEXT_BYTES];
     const struct str params[] = {
-        {most, (size_t)snprintf(most, sizeof(most), "%lld",
-                                (long long)daemon->options.outbox_sweep_max)}};
+        number_text(daemon->options.outbox_sweep_max, most),
+        number_text(daemon->options.outbox_sweep_seconds, age),
+    };
 
     if (daemon->back.service.draining ||
         !back_submit(&daemon->back, &eventd_statements[STATEMENT_SWEEP], STR_ABSENT, params,

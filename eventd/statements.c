@@ -14,7 +14,7 @@ enum { STORE_SECONDS = 3600 };
 const struct pg_statement eventd_statements[] = {
     [STATEMENT_NOTE] = {"note", sql_note, 9, true},
     [STATEMENT_COLLECT] = {"collect", sql_collect, 2, true},
-    [STATEMENT_SWEEP] = {"sweep", sql_sweep, 1, false},
+    [STATEMENT_SWEEP] = {"sweep", sql_sweep, 2, false},
     [STATEMENT_LIST] = {"list", sql_list, 10, false},
     {NULL, NULL, 0, false},
 };

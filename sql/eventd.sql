@@ -34,9 +34,14 @@ FROM moved
 ON CONFLICT DO NOTHING;
 
 -- name: sweep
--- The same for what nobody announced, the oldest first: $1 rows at most.
+-- The same for what nobody announced, the oldest first: $1 rows at most, none of the last $2 seconds, which are being
+-- announced just now: both statements at once could lock the same rows in opposite orders.
 WITH oldest AS (
-    SELECT tenant_id, event_id FROM identity_outbox ORDER BY occurred_at LIMIT $1::bigint
+    SELECT tenant_id, event_id
+    FROM identity_outbox
+    WHERE occurred_at < now() - $2::bigint * interval '1 second'
+    ORDER BY occurred_at
+    LIMIT $1::bigint
 ), moved AS (
     DELETE FROM identity_outbox o
     USING oldest w
