@@ -44,7 +44,7 @@ struct ipc_channel {
     size_t unsent_max; /* 0: no limit */
     bool paused;       /* it was passed: frames wait unread */
     const char *end_reason;
-    bool closed, reading_stopped, in_delivery;
+    bool closed, reading_stopped;
 };
 
 /* ---- life ----------------------------------------------------------------------------------- */

@@ -13,7 +13,6 @@ enum {
     HTTP_FIELDS_MAX = 100,
     HTTP_FIELDS_BYTES_MAX = 16384,
     HTTP_BODY_MAX = 65536,
-    HTTP_HEAD_MAX = HTTP_REQUEST_LINE_MAX + HTTP_FIELDS_BYTES_MAX + 4,
 };
 
 /* The fields that somebody reads; all others are checked for syntax and forgotten. */

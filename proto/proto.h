@@ -10,7 +10,6 @@ enum {
     PROTO_VERSION = 1,
     PROTO_FRAME_MAX = 1048576, /* bytes of a frame's payload, without the length before it */
     PROTO_FRAME_HEAD = 4,      /* bytes of the big-endian length */
-    PROTO_FIELDS_MAX = 16,
     /* PEM texts of MSG_material, in bytes; together they fit a frame. */
     PROTO_CERTIFICATES_MAX = 131072,
     PROTO_CLIENT_CA_MAX = 262144,
