@@ -140,7 +140,9 @@ def test_wrong_words(own):
         assert "not DAEMON.SECTION.KEY=VALUE" in complaint(own, "up", nowhere, "--build", BUILD, "--set", "a.b=c")
         assert "too long" in complaint(own, "up", f"{nowhere}/{'x' * 100}", "--build", BUILD)
         assert "only letters" in complaint(own, "up", f"{nowhere}/a b", "--build", BUILD)
-        assert "not empty" in complaint(own, "up", REPOSITORY / "dev", "--build", BUILD)
+        os.chmod(nowhere, 0o755)
+        Path(nowhere, "something").touch()
+        assert "not empty" in complaint(own, "up", nowhere, "--build", BUILD)
     finally:
         shutil.rmtree(nowhere)
     assert own.command("kill", own.dir, "nobody", check=False).returncode == 2
@@ -229,7 +231,7 @@ def test_a_plain_user_brings_up_a_stack_of_its_own(own, folder):
     if os.getuid() == 0:
         os.chown(home, own.owner().pw_uid, own.owner().pw_gid)
     stack = [PYTHON, folder / "clone" / "dev" / "stack"]
-    up = own.run_as_owner([*stack, "up", home / "s", "--agents", "1"])
+    up = own.run_as_owner([*stack, "up", home / "s", "--agents", "1", "--build", folder / "clone" / "build"])
     assert up.returncode == 0, up.stderr
     try:
         assert {Path(f"/proc/{pid}/status").read_text().split("Uid:")[1].split()[0] for pid in running_in(home)} == {
