@@ -60,7 +60,7 @@ BINARIES := $(addprefix $(BUILD)/bin/,$(PROGRAMS))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 
 FORCE:
-.PHONY: FORCE all tests help deps demo check unit lint format install clean
+.PHONY: FORCE all tests help deps demo check check-long lint format install clean
 .SECONDARY:
 
 all: $(BINARIES) ## build every program into $(BUILD)/bin
@@ -115,6 +115,11 @@ check: deps ## every test, under the sanitizers; ends in "N passed, N failed"
 	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory SAN=1 all tests
 	@tests/run
+
+check-long: deps ## the tests that take minutes each: faults under load, floods, scanners
+	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory SAN=1 all
+	@tests/run --long
 
 lint: deps ## clang-format, clang-tidy, shellcheck, both compilers: no warnings
 	@dev/lint

@@ -4,6 +4,18 @@ import pytest
 from databases import database, migrated  # noqa: F401 (fixtures)
 from harness import Stack
 
+# The files that take longest are begun first.
+LONGEST = ("test_faults", "test_stack", "test_broken_back", "test_secrets", "test_http", "test_mesh")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "long: takes minutes; run by make check-long only")
+
+
+def pytest_collection_modifyitems(items):
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
 
 @pytest.fixture(scope="session")
 def stack():
