@@ -25,7 +25,7 @@ struct worker {
     struct signer_provider *provider;
     SSL_CTX *tls;
     int listener;
-    struct event *acceptable, *accept_again; /* NULL until ready */
+    struct event *acceptable, *accept_again; /* NULL: does not accept */
     struct connection *connections;
     size_t connection_count;
     uint64_t refused; /* connections, at limits.connections */
@@ -43,6 +43,14 @@ bool worker_tell(struct worker *worker, enum proto_peer peer, enum message_type 
 
 /* The worker has let a connection go: a drain ends with the last. */
 void worker_connection_gone(struct worker *worker);
+
+/* ---- accepting (accept.c) ------------------------------------------------------------------- */
+
+/* Takes connections from the listener from now on. */
+void accept_start(struct worker *worker);
+
+/* Takes no more, and closes the listener. Harmless a second time, and before accept_start. */
+void accept_stop(struct worker *worker);
 
 /* ---- connections (connection.c) ------------------------------------------------------------- */
 
