@@ -8,7 +8,7 @@ ROLES = ("admin", "auditor", "developer", "operator")
 
 
 def conninfo(folder, user):
-    return f"host={folder.run} dbname=caf user={user}"
+    return f"host={folder.home.run} dbname=caf user={user}"
 
 
 def defaults(folder, settings):
@@ -24,17 +24,18 @@ def defaults(folder, settings):
         "registryd": {
             "ipc": accepting("registryd"),
             "database": {"conninfo": conninfo(folder, "caf_registry")},
-            "redis": {"socket": folder.socket("redis")},
-            "node": {"name": "dev"},
+            "redis": {"socket": folder.home.socket("redis")},
+            "node": {"name": settings.node},
         },
         "auditd": {
             "ipc": accepting("auditd"),
             "database": {"conninfo": conninfo(folder, "caf_audit")},
+            "node": {"name": settings.node},
         },
         "eventd": {
             "ipc": accepting("eventd"),
             "database": {"conninfo": conninfo(folder, "caf_event")},
-            "node": {"name": "dev"},
+            "node": {"name": settings.node},
         },
         "frontd": {
             "listen": {"address": "127.0.0.1", "port": settings.port},
@@ -69,7 +70,8 @@ def write_configurations(folder, settings):
     apply_sets(configuration, settings.sets)
     for daemon in DAEMONS:
         replace_text(folder.configuration(daemon), ini_text(configuration[daemon]))
-    replace_text(folder.configuration("redis"), redis_text(folder))
+    if not folder.is_joined():
+        replace_text(folder.configuration("redis"), redis_text(folder))
 
 
 def redis_text(folder):
@@ -81,6 +83,7 @@ def write_env(folder, settings):
     """DIR/env: what a client of this stack needs to know, for a shell to source."""
     values = {
         "CAF_URL": f"https://localhost:{settings.port}",
+        "CAF_NODE": settings.node,
         "CAF_CA": folder.ca_bundle,
         "CAF_CA_KEY": folder.ca_key,
         "CAF_TRUST_DOMAIN": settings.trust_domain,
@@ -91,9 +94,9 @@ def write_env(folder, settings):
         "CAF_ADMIN_KEY": folder.operators / "admin.key",
         "CAF_AUDITOR_CERT": folder.operators / "auditor.crt",
         "CAF_AUDITOR_KEY": folder.operators / "auditor.key",
-        "PGHOST": folder.run,
+        "PGHOST": folder.home.run,
         "PGDATABASE": "caf",
         "PGUSER": "caf",
-        "REDIS_SOCKET": folder.socket("redis"),
+        "REDIS_SOCKET": folder.home.socket("redis"),
     }
     replace_text(folder.env_file, "".join(f"{name}={value}\n" for name, value in values.items()))

@@ -164,8 +164,8 @@ class Postgres(Part):
 
 
 def all_parts(folder):
-    """Every part by its name, in the order of their start."""
-    parts = [Postgres("postgres", folder), Redis("redis", folder)]
+    """Every part by its name, in the order of their start. A stack that joined another has neither PostgreSQL nor Redis."""
+    parts = [] if folder.is_joined() else [Postgres("postgres", folder), Redis("redis", folder)]
     parts += [Frontd(name, folder) if name == "frontd" else Daemon(name, folder) for name in DAEMONS]
     return {part.name: part for part in parts}
 

@@ -12,23 +12,28 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DAEMONS = ("keeper", "registryd", "auditd", "eventd", "frontd")
 PROGRAMS = (*DAEMONS, "frontd-worker", "cafctl")
 DEFAULT_TRUST_DOMAIN = "caf.test"
+TRUST_DOMAIN = "frontd.identity.trust_domain"
 SOCKET_PATH_MAX = 107
 LONGEST_SOCKET = "run/.s.PGSQL.5432"
 
 
 @dataclasses.dataclass
 class Settings:
-    """Kept in DIR/stack.json. sets: "daemon.section.key" to value, as --set gave them."""
+    """Kept in DIR/stack.json. node: its name in records. join: the folder of the stack that it joined; joined: those
+    that have joined this one. sets: "daemon.section.key" to value, as --set gave them."""
 
     port: int = 0
     port_is_fixed: bool = False
     workers: int = 2
     agents: int = 10
+    node: str = ""
+    join: str = ""
+    joined: list = dataclasses.field(default_factory=list)
     sets: dict = dataclasses.field(default_factory=dict)
 
     @property
     def trust_domain(self):
-        return self.sets.get("frontd.identity.trust_domain", DEFAULT_TRUST_DOMAIN)
+        return self.sets.get(TRUST_DOMAIN, DEFAULT_TRUST_DOMAIN)
 
 
 class Folder:
@@ -49,13 +54,28 @@ class Folder:
         self.redis = self.path / "redis"
         self.settings_file = self.path / "stack.json"
         self.env_file = self.path / "env"
-        self.ca_bundle = self.ca / "ca.crt"
-        self.ca_key = self.ca / "ca.key"
+
+    @property
+    def home(self):
+        """The folder whose PostgreSQL, Redis and CA this stack uses: its own, or that of the stack that it joined."""
+        join = self.load().join if self.is_stack() else ""
+        return Folder(join) if join else self
+
+    @property
+    def ca_bundle(self):
+        return self.home.ca / "ca.crt"
+
+    @property
+    def ca_key(self):
+        return self.home.ca / "ca.key"
+
+    def is_joined(self):
+        return self.home is not self
 
     def made_by_us(self):
         """The folders that `up` makes."""
-        return (self.bin, self.sql, self.etc, self.run, self.log, self.ca, self.tls, self.agents, self.operators,
-                self.redis)
+        shared = () if self.is_joined() else (self.ca, self.redis)
+        return (self.bin, self.sql, self.etc, self.run, self.log, self.tls, self.agents, self.operators, *shared)
 
     def check_name(self):
         """Refuses a path that a socket address, a configuration file or a shell could not hold as it stands."""

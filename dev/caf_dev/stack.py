@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from caf_dev import certificates, configuration, processes
+from caf_dev import certificates, configuration, joining, processes
 from caf_dev.errors import StackError
 from caf_dev.parts import LOG_TAIL_LINES, POSTGRES_BIN, START_SECONDS, all_parts, environment, get_status
 from caf_dev.settings import DAEMONS, PROGRAMS, REPOSITORY, Folder, Settings
@@ -24,18 +24,25 @@ BACK_PARTS = ("keeper", "registryd", "auditd", "eventd")
 # ---- who runs it, and where ----------------------------------------------------------------------
 
 
-def choose_user(folder, wanted):
-    """The user that everything of this stack runs as."""
+def choose_user(folder, home, wanted):
+    """The user that everything of this stack runs as: that of the stack that it joins, too."""
+    places = [place.path for place in (folder, home) if place and place.path.exists()]
+    owners = {place: place.stat().st_uid for place in places if place.stat().st_uid != 0}
+    user = pick_user(wanted, next(iter(owners.values()), None))
+    for place, owner in owners.items():
+        if owner != user.pw_uid:
+            raise StackError(f"{place} belongs to {pwd.getpwuid(owner).pw_name}, not to {user.pw_name}")
+    return user
+
+
+def pick_user(wanted, owner):
     if os.getuid() != 0:
-        if wanted and pwd.getpwnam(wanted).pw_uid != os.getuid():
+        if wanted and find_user(wanted).pw_uid != os.getuid():
             raise StackError("only root can start a stack as another user")
         return pwd.getpwuid(os.getuid())
-    owner = folder.path.stat().st_uid if folder.path.exists() else 0
     user = find_user(wanted) if wanted else pwd.getpwuid(owner) if owner else pwd.getpwnam("nobody")
     if user.pw_uid == 0:
         raise StackError("PostgreSQL does not run as root: choose another --user")
-    if owner not in (0, user.pw_uid):
-        raise StackError(f"{folder.path} belongs to {pwd.getpwuid(owner).pw_name}, not to {user.pw_name}")
     return user
 
 
@@ -119,15 +126,17 @@ def locked(folder):
 def up(options):
     """dev/stack up DIR: see the command's help."""
     folder = Folder(options.dir)
-    user = choose_user(folder, options.user)
+    home = joining.find_home(folder, options.join)
+    user = choose_user(folder, home, options.user)
     check_enterable(folder, user)
     make_folder(folder, user)
     refuse_running(folder)
     copy_programs(folder, user, Path(options.build))
     become(user)
-    with locked(folder):
+    with locked(folder), locked(home) if home else contextlib.nullcontext():
         refuse_running(folder)
         settings = merge_settings(folder, options)
+        joining.settle(folder, settings, home)
         try:
             bring_up(folder, settings)
         except BaseException:
@@ -178,23 +187,29 @@ def parse_set(text):
 
 
 def bring_up(folder, settings):
+    folder.save(settings)
     parts = all_parts(folder)
     for each in folder.made_by_us():
         each.mkdir(exist_ok=True)
-    folder.save(settings)
     certificates.make_missing(folder, settings)
     configuration.write_configurations(folder, settings)
-    make_cluster(folder)
     until = time.monotonic() + START_SECONDS
-    for name in ("postgres", "redis"):
-        parts[name].start(until)
-    make_database(folder)
-    migrate(folder)
+    if not folder.is_joined():
+        make_cluster(folder)
+        start_servers(folder, parts, until)
     for name in BACK_PARTS:
         parts[name].start(until)
     start_frontd(folder, settings, parts["frontd"], until)
     wait_ready(folder, parts, until)
     configuration.write_env(folder, settings)
+
+
+def start_servers(folder, parts, until):
+    """PostgreSQL with the database as sql/ has it, and Redis. A stack that joins another finds both there."""
+    for name in ("postgres", "redis"):
+        parts[name].start(until)
+    make_database(folder)
+    migrate(folder)
 
 
 def make_cluster(folder):
@@ -297,6 +312,7 @@ def down(options):
     """dev/stack down DIR: ends everything that runs, the part that others lean on last."""
     folder = open_stack(options.dir)
     with locked(folder):
+        joining.refuse_used(folder)
         stop_all(folder)
 
 
@@ -339,6 +355,7 @@ def kill(options):
 @contextlib.contextmanager
 def part_of(options):
     folder = open_stack(options.dir)
+    joining.refuse_shared(folder, options.name)
     with locked(folder):
         yield all_parts(folder)[options.name]
 

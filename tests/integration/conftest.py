@@ -1,5 +1,7 @@
 """The fixtures of the integration tests: one stack for all that share it, and a maker of others."""
 
+import contextlib
+
 import pytest
 from databases import database, migrated  # noqa: F401 (fixtures)
 from harness import Stack
@@ -27,13 +29,12 @@ def stack():
 
 @pytest.fixture
 def make_stack():
-    """Makes stacks of a test's own; options are those of dev/stack up, sets its --set values."""
-    made = []
+    """Makes stacks of a test's own; options are those of dev/stack up, sets its --set values, join the Stack to join."""
+    with contextlib.ExitStack() as made:
 
-    def make(*options, **rest):
-        made.append(Stack(*options, **rest).up())
-        return made[-1]
+        def make(*options, **rest):
+            stack = Stack(*options, **rest).up()
+            made.callback(stack.close)
+            return stack
 
-    yield make
-    for own in made:
-        own.close()
+        yield make

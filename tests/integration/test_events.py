@@ -54,7 +54,7 @@ def ids(events):
     return [str(event["event_id"]) for event in events]
 
 
-def test_an_event_has_the_columns(filled):
+def test_an_event_has_the_columns(stack, filled):
     event = filled.get(type="identity.fingerprint_drift", limit=1)["events"][0]
     assert set(event) == EVENT_MEMBERS
     assert event["tenant_id"] == filled.tenant
@@ -68,7 +68,7 @@ def test_an_event_has_the_columns(filled):
     assert event["count"] == 1
     assert TIME.fullmatch(event["occurred_at"]) and TIME.fullmatch(event["recorded_at"])
     assert event["occurred_at"] <= event["recorded_at"]
-    assert event["node"] == "dev"
+    assert event["node"] == stack.env["CAF_NODE"]
 
 
 def test_newest_first(filled):
