@@ -57,7 +57,10 @@ START_TEST(who_does_not_listen_may_leave_or_be_drained)
         LOOP_UNTIL(world.base, world.drained == 1);
     loop_settle(world.base);
     ck_assert_uint_eq(ipc_server_unanswered(world.server), 0);
-    ck_assert_uint_lt(world.served, ASKED);
+    if (_i == 1) /* the rest is for the next life */
+        ck_assert_uint_lt(world.served, ASKED);
+    else /* what it had asked is done, though nobody hears of it */
+        ck_assert_uint_eq(world.served, ASKED);
     free(text);
 }
 END_TEST

@@ -1,5 +1,6 @@
 /* Every way in which a channel ends, from either side and at any moment; and the descriptors that
  * travel on it, which must neither be lost, nor mixed up, nor leak. */
+#include "common/ipc_internal.h"
 #include "tests/unit/ipc_world.h"
 
 #include <sys/mman.h>
@@ -13,6 +14,50 @@ START_TEST(what_came_before_the_end_is_delivered)
     LOOP_UNTIL(world.base, world.ends == 1);
     ck_assert_str_eq(world.why, "end of file");
     ck_assert_uint_eq(world.messages, 2);
+}
+END_TEST
+
+static void answer_at_once(void)
+{
+    const struct msg_mesh_agent body = {STR("{}")};
+    struct request_id id = numbered(1);
+
+    if (world.channel)
+        ck_assert(ipc_channel_send(world.channel, MSG_mesh_agent, &id, &body, -1));
+}
+
+START_TEST(what_a_dead_peer_left_is_delivered_though_no_answer_reaches_it)
+{
+    enum { ASKED = 200 };
+
+    shake_hands();
+    world.on_message = answer_at_once;
+    for (int i = 0; i < ASKED; i++)
+        peer_ask(&world.peer, 1);
+    peer_free(&world.peer);
+    LOOP_UNTIL(world.base, world.ends == 1);
+    ck_assert_uint_eq(world.messages, ASKED);
+}
+END_TEST
+
+START_TEST(so_it_is_when_its_answers_were_too_many)
+{
+    enum { ASKED = 200, SMALL = 100 };
+    int least = 1;
+
+    shake_hands();
+    setsockopt(world.peer.fd, SOL_SOCKET, SO_RCVBUF, &least, sizeof(least));
+    ipc_channel_limit_unsent(world.channel, SMALL);
+    world.on_message = answer_at_once;
+    for (int i = 0; i < ASKED; i++)
+        peer_ask(&world.peer, 1);
+    while (ipc_channel_unsent(world.channel) <= SMALL) /* the kernel takes some for itself */
+        answer_at_once();
+    loop_settle(world.base);
+    ck_assert_uint_lt(world.messages, ASKED);
+    peer_free(&world.peer);
+    LOOP_UNTIL(world.base, world.ends == 1);
+    ck_assert_uint_eq(world.messages, ASKED);
 }
 END_TEST
 
@@ -298,6 +343,8 @@ int main(void)
     tcase_add_checked_fixture(ends, open_world, close_world);
     tcase_add_checked_fixture(descriptors, open_world, close_world);
     tcase_add_test(ends, what_came_before_the_end_is_delivered);
+    tcase_add_test(ends, what_a_dead_peer_left_is_delivered_though_no_answer_reaches_it);
+    tcase_add_test(ends, so_it_is_when_its_answers_were_too_many);
     tcase_add_loop_test(ends, a_peer_may_end_in_the_middle_of_a_frame, 0, 5);
     tcase_add_test(ends, sending_on_an_ended_channel_does_nothing);
     tcase_add_test(ends, a_message_out_of_bounds_is_not_sent_and_ends_nothing);
