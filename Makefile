@@ -1,5 +1,6 @@
 # caf: build, check, demo, install. `make help` lists the targets.
 #   SAN=1      build with AddressSanitizer and UndefinedBehaviorSanitizer, in build/san
+#   FUZZ=1     build for libFuzzer with clang, in build/fuzz
 #   CC=clang   the other compiler (give it a BUILD of its own)
 #   BUILD=DIR  where everything that is made goes
 .DEFAULT_GOAL := all
@@ -7,7 +8,7 @@
 VERSION  := 0.1.0
 PREFIX   ?= /usr/local
 DESTDIR  ?=
-BUILD    ?= build$(if $(SAN),/san)
+BUILD    ?= build$(if $(SAN),/san)$(if $(FUZZ),/fuzz)
 DATADIR  := $(PREFIX)/share/caf
 LIBEXEC  := $(PREFIX)/libexec/caf
 SYSCONF  ?= /etc/caf
@@ -15,8 +16,13 @@ SYSCONF  ?= /etc/caf
 PACKAGES := libevent_core libpq msgpack openssl hiredis jansson inih
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Werror
 HARDEN   := -fPIE -fstack-protector-strong
-ifdef SAN
-OPTIMISE := -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+SANITIZE := -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+ifdef FUZZ
+override CC := clang
+OPTIMISE := -O1 $(SANITIZE) -fsanitize=fuzzer-no-link
+LINKSAN  := -fsanitize=address,undefined,fuzzer
+else ifdef SAN
+OPTIMISE := -O1 $(SANITIZE)
 LINKSAN  := -fsanitize=address,undefined
 else
 OPTIMISE := -O2
@@ -57,14 +63,15 @@ objects   = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 STATEMENTS := $(patsubst sql/%.sql,$(BUILD)/gen/%_sql.h,$(wildcard sql/*.sql))
 ARCHIVES := $(foreach p,$(PROGRAMS),$(BUILD)/lib/$(p).a)
 BINARIES := $(addprefix $(BUILD)/bin/,$(PROGRAMS))
+FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 
 FORCE:
-.PHONY: FORCE all tests help deps demo check check-long lint format install clean
+.PHONY: FORCE all tests help deps demo check check-long fuzz lint format install clean
 .SECONDARY:
 
 all: $(BINARIES) ## build every program into $(BUILD)/bin
-tests: $(UNIT_TESTS) ## build the unit tests
+tests: $(if $(FUZZ),$(FUZZ_TARGETS),$(UNIT_TESTS)) ## build the unit tests (FUZZ=1: the fuzz targets)
 
 $(BUILD)/gen/%_sql.h: sql/%.sql sql/embed.awk
 	@mkdir -p $(@D)
@@ -98,6 +105,10 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(ARCHIVES) $(BUILD)/lib/common.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) $< $(ARCHIVES) $(BUILD)/lib/common.a -o $@ $(LIBS) $(shell pkg-config --libs check)
 
+$(BUILD)/tests/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(ARCHIVES) $(BUILD)/lib/common.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) $< $(ARCHIVES) $(BUILD)/lib/common.a -o $@ $(LIBS) -lhttp_parser
+
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 
 # ---- what people run ---------------------------------------------------------------------------
@@ -114,7 +125,13 @@ demo: deps ## the story: an agent, over real mTLS, becomes a row that nobody els
 check: deps ## every test, under the sanitizers; ends in "N passed, N failed"
 	@$(MAKE) --no-print-directory all
 	@$(MAKE) --no-print-directory SAN=1 all tests
+	@$(MAKE) --no-print-directory FUZZ=1 tests
 	@tests/run
+
+SECONDS ?= 60
+fuzz: deps ## libFuzzer on every parser, SECONDS=60 each; TARGET=name: that one alone
+	@$(MAKE) --no-print-directory FUZZ=1 tests
+	@tests/fuzz/run $(SECONDS) $(TARGET)
 
 check-long: deps ## the tests that take minutes each: faults under load, floods, scanners
 	@$(MAKE) --no-print-directory all

@@ -89,6 +89,8 @@ static const char *take_request_line(struct http_request *request, const char *b
 
     if (!take_word(&line, &method) || !take_word(&line, &target) || !is_token(method))
         return "the request line is malformed";
+    if (str_equal(method, STR("CONNECT"))) /* with a path: others see no body behind it */
+        return "CONNECT needs an authority, and there is no tunnel here";
     if (str_equal(line, STR("HTTP/1.0")))
         request->is_http_1_0 = true;
     else if (!str_equal(line, STR("HTTP/1.1")))

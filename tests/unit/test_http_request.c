@@ -213,6 +213,8 @@ static const struct {
     {STR("GET\t/ HTTP/1.1\r\n" HOST "\r\n"), ERROR_VALIDATION},
     {STR("G(T / HTTP/1.1\r\n" HOST "\r\n"), ERROR_VALIDATION},
     {STR("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), ERROR_VALIDATION},
+    {STR("CONNECT a:443 HTTP/1.1\r\n" HOST "\r\n"), ERROR_VALIDATION},
+    {STR("CONNECT /a HTTP/1.1\r\nContent-Length: 2\r\n" HOST "\r\n"), ERROR_VALIDATION},
     {STR("GET / HTTP/2.0\r\n" HOST "\r\n"), ERROR_VALIDATION},
     {STR("GET / HTTP/1.2\r\n" HOST "\r\n"), ERROR_VALIDATION},
     {STR("GET / HTTP/0.9\r\n" HOST "\r\n"), ERROR_VALIDATION},
