@@ -66,12 +66,14 @@ BINARIES := $(addprefix $(BUILD)/bin/,$(PROGRAMS))
 FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 
+LOAD := $(BUILD)/bench/load
+
 FORCE:
-.PHONY: FORCE all tests help deps demo check check-long fuzz lint format install clean
+.PHONY: FORCE all tests help deps demo bench check check-long fuzz lint format install clean
 .SECONDARY:
 
 all: $(BINARIES) ## build every program into $(BUILD)/bin
-tests: $(if $(FUZZ),$(FUZZ_TARGETS),$(UNIT_TESTS)) ## build the unit tests (FUZZ=1: the fuzz targets)
+tests: $(if $(FUZZ),$(FUZZ_TARGETS),$(UNIT_TESTS) $(LOAD)) ## build the unit tests and the bench's load generator (FUZZ=1: the fuzz targets)
 
 $(BUILD)/gen/%_sql.h: sql/%.sql sql/embed.awk
 	@mkdir -p $(@D)
@@ -109,6 +111,10 @@ $(BUILD)/tests/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(ARCHIVES) $(BUILD)/lib
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) $< $(ARCHIVES) $(BUILD)/lib/common.a -o $@ $(LIBS) -lhttp_parser
 
+$(LOAD): $(call objects,$(wildcard tests/bench/*.c)) Makefile
+	@mkdir -p $(@D)
+	$(CC) $(ALL_LDFLAGS) $(filter %.o,$^) -o $@ $(LIBS)
+
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
 
 # ---- what people run ---------------------------------------------------------------------------
@@ -121,6 +127,10 @@ deps: ## install the Debian packages of ./dependencies that are missing
 demo: deps ## the story: an agent, over real mTLS, becomes a row that nobody else can take
 	@$(MAKE) --no-print-directory all
 	@dev/demo
+
+bench: deps ## how fast caf is, with nginx beside it; SECONDS=10 makes each of its runs longer (default: 2)
+	@$(MAKE) --no-print-directory all $(LOAD)
+	@tests/bench/run $(if $(SECONDS),--seconds $(SECONDS))
 
 check: deps ## every test, under the sanitizers; ends in "N passed, N failed"
 	@$(MAKE) --no-print-directory all
