@@ -11,6 +11,9 @@ int64_t clock_wall_ms(void);
 /* Milliseconds of a clock that never jumps. */
 int64_t clock_monotonic_ms(void);
 
+/* The same in microseconds. */
+int64_t clock_monotonic_us(void);
+
 /* ms as libevent takes it; negative counts as 0. */
 struct timeval clock_timeval(int64_t ms);
 

@@ -5,28 +5,13 @@
 #include "common/clock.h"
 #include "common/log.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { ACCEPTS_PER_TURN = 32, PAUSE_MS = 500 };
-
-/* The kernel's word on who connected. */
-static void format_address(const struct sockaddr_storage *address, char *text, socklen_t size)
-{
-    const struct sockaddr_in *ip4 = (const struct sockaddr_in *)address;
-    const struct sockaddr_in6 *ip6 = (const struct sockaddr_in6 *)address;
-
-    if (address->ss_family == AF_INET)
-        inet_ntop(AF_INET, &ip4->sin_addr, text, size);
-    else if (address->ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&ip6->sin6_addr))
-        inet_ntop(AF_INET, &ip6->sin6_addr.s6_addr[12], text, size);
-    else
-        inet_ntop(AF_INET6, &ip6->sin6_addr, text, size);
-}
+enum { ACCEPTS_PER_TURN = 16, PAUSE_MS = 500, UNSENT_BYTES = 131072 };
 
 /* Out of descriptors, as a rule: asking again at once would ask, and log, without end. */
 static void pause_accepting(struct worker *worker, int error)
@@ -34,7 +19,7 @@ static void pause_accepting(struct worker *worker, int error)
     struct timeval pause = clock_timeval(PAUSE_MS);
 
     log_error("cannot accept", LOG_TEXT("error", strerror(error)),
-              LOG_NUMBER("connections", (long long)worker->connection_count));
+              LOG_NUMBER("connections", (long long)worker->admission.connections));
     event_del(worker->acceptable);
     event_add(worker->accept_again, &pause);
 }
@@ -48,39 +33,51 @@ static void on_accept_again(evutil_socket_t fd, short what, void *arg)
     event_add(worker->acceptable, NULL);
 }
 
-/* Whoever is refused may come again without end: the log gets the first and then each time that
- * their number has doubled. */
-static void log_refusal(struct worker *worker)
+/* A client that takes nothing holds nothing of ours for long: what is queued for it in the kernel
+ * is little, and is given up when it has not been acknowledged for as long as an answer may take.
+ * TLS records go out at once, or they wait for an ACK. */
+static void set_options(const struct worker *worker, int fd)
 {
-    worker->refused++;
-    if ((worker->refused & (worker->refused - 1)) == 0)
-        log_warn("connection refused: limits.connections reached",
-                 LOG_NUMBER("refused", (long long)worker->refused));
+    const int on = 1, unsent_bytes = UNSENT_BYTES;
+    const unsigned silence_ms = (unsigned)worker->options.timeouts_write_seconds * 1000;
+
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_bytes, sizeof(unsent_bytes));
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &silence_ms, sizeof(silence_ms));
+}
+
+/* A connection, if there is room for one from there. A trusted proxy's own address has no limits:
+ * those of the clients behind it have. */
+static void take(struct worker *worker, int fd, const struct address *address)
+{
+    bool proxied = networks_have(&worker->trusted_proxies, address);
+    enum refusal refusal = admission_check(&worker->admission, proxied ? NULL : address);
+
+    if (refusal == REFUSAL_NONE) {
+        set_options(worker, fd);
+        connection_open(worker, fd, address);
+    } else {
+        admission_count(&worker->admission, refusal);
+        lingering_refuse(&worker->lingering, fd);
+    }
 }
 
 /* False: there is none left to accept. */
 static bool accept_one(struct worker *worker)
 {
-    struct sockaddr_storage address = {0};
-    socklen_t len = sizeof(address);
-    char source_ip[INET6_ADDRSTRLEN] = "";
-    int on = 1;
+    struct sockaddr_storage peer = {0};
+    socklen_t len = sizeof(peer);
+    struct address address;
     int fd =
-        accept4(worker->listener, (struct sockaddr *)&address, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        accept4(worker->listener, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
     if (fd < 0) {
         if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
             pause_accepting(worker, errno);
         return false;
     }
-    if (worker->connection_count >= (size_t)worker->options.limits_connections) {
-        log_refusal(worker);
-        close(fd);
-        return true;
-    }
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)); /* or TLS records wait for an ACK */
-    format_address(&address, source_ip, sizeof(source_ip));
-    connection_open(worker, fd, source_ip);
+    address = address_from_socket(&peer);
+    take(worker, fd, &address);
     return true;
 }
 

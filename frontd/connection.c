@@ -14,8 +14,7 @@
 #include <utlist.h>
 
 enum {
-    DISCARD_SECONDS = 2,
-    LAST_CALL_SECONDS = 1, /* for a first request, when the worker drains */
+    LAST_CALL_SECONDS = 1, /* for a request that will be the only one */
 };
 
 /* ---- time ----------------------------------------------------------------------------------- */
@@ -26,18 +25,18 @@ static int64_t state_seconds(const struct connection *connection)
     bool draining = connection->worker->service.draining;
 
     switch (connection->state) {
+    case STATE_PROXY:
     case STATE_HANDSHAKE:
         return draining ? LAST_CALL_SECONDS : options->timeouts_handshake_seconds;
     case STATE_HEAD:
         if (connection->had_bytes)
             return options->timeouts_header_seconds;
-        return draining ? LAST_CALL_SECONDS : options->timeouts_idle_seconds;
+        return draining || connection->reserved ? LAST_CALL_SECONDS
+                                                : options->timeouts_idle_seconds;
     case STATE_BODY:
         return options->timeouts_body_seconds;
     case STATE_WRITE:
         return options->timeouts_write_seconds;
-    case STATE_DISCARD:
-        return DISCARD_SECONDS;
     default:
         return 0; /* the backend calls have deadlines of their own */
     }
@@ -64,7 +63,8 @@ void connection_close(struct connection *connection)
     struct worker *worker = connection->worker;
 
     DL_DELETE(worker->connections, connection);
-    worker->connection_count--;
+    connection_unqueue(connection);
+    admission_leave(&worker->admission, &connection->place);
     exchange_abandon(&connection->exchange);
     signer_handshake_cancel(&connection->handshake);
     SSL_free(connection->ssl);
@@ -74,8 +74,10 @@ void connection_close(struct connection *connection)
     event_free(connection->writable);
     event_free(connection->timer);
     evbuffer_free(connection->out);
-    close(connection->fd);
-    free(connection->in);
+    if (connection->fd >= 0)
+        close(connection->fd);
+    source_clear(&connection->source);
+    connection_drop_input(connection);
     free(connection);
     worker_connection_gone(worker);
 }
@@ -84,6 +86,14 @@ enum progress connection_end(struct connection *connection)
 {
     connection_close(connection);
     return GONE;
+}
+
+enum progress connection_part(struct connection *connection)
+{
+    if (connection->ssl && SSL_is_init_finished(connection->ssl))
+        SSL_shutdown(connection->ssl);
+    lingering_take(&connection->worker->lingering, steal_descriptor(&connection->fd));
+    return connection_end(connection);
 }
 
 /* ---- answers -------------------------------------------------------------------------------- */
@@ -98,6 +108,11 @@ bool connection_will_close(const struct exchange *exchange)
 struct connection *connection_of(const struct exchange *exchange)
 {
     return (struct connection *)((char *)exchange - offsetof(struct connection, exchange));
+}
+
+size_t connection_room(const struct connection *connection)
+{
+    return (size_t)connection->worker->options.limits_connection_bytes - connection->in_size;
 }
 
 struct evbuffer *connection_output(struct connection *connection)
@@ -117,71 +132,110 @@ void connection_answered(struct connection *connection)
 
 static void on_io(evutil_socket_t fd, short what, void *arg)
 {
+    struct connection *connection = arg;
+
     (void)fd;
     (void)what;
-    connection_advance(arg);
+    if (connection->state <= STATE_HANDSHAKE)
+        connection_queue(connection);
+    else
+        connection_advance(connection);
 }
 
-static void on_signed(void *arg)
+/* What the client did not do in time. */
+static enum refusal lateness(const struct connection *connection)
 {
-    connection_advance(arg);
+    switch (connection->state) {
+    case STATE_PROXY:
+    case STATE_HANDSHAKE:
+        return REFUSAL_handshake_time;
+    case STATE_HEAD:
+        return connection->had_bytes ? REFUSAL_header_time : REFUSAL_NONE;
+    case STATE_BODY:
+        return REFUSAL_body_time;
+    default:
+        return REFUSAL_write_time;
+    }
+}
+
+/* What the kernel still holds for a client that does not read goes with the connection. */
+static void drop_unsent(const struct connection *connection)
+{
+    const struct linger at_once = {.l_onoff = 1};
+
+    setsockopt(connection->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
     struct connection *connection = arg;
+    enum refusal late = lateness(connection);
 
     (void)fd;
     (void)what;
-    if (connection->state == STATE_HANDSHAKE)
+    if (late == REFUSAL_NONE) { /* idle */
+        connection_part(connection);
+        return;
+    }
+    admission_count(&connection->worker->admission, late);
+    if (late == REFUSAL_handshake_time)
         notes_handshake(connection->worker, &connection->peer, connection->source_ip, "none",
                         "the handshake took too long");
+    if (late == REFUSAL_write_time)
+        drop_unsent(connection);
     connection_close(connection);
 }
 
 /* ---- life ----------------------------------------------------------------------------------- */
 
-void connection_open(struct worker *worker, int fd, const char *source_ip)
+static bool is_silent(const struct connection *connection)
+{
+    return connection->state == STATE_HEAD && !connection->had_bytes;
+}
+
+/* The first byte brings it in line for a turn. */
+void connection_open(struct worker *worker, int fd, const struct address *address)
 {
     struct connection *connection = memory_new(1, sizeof(*connection));
+    bool proxied = networks_have(&worker->trusted_proxies, address);
 
     connection->worker = worker;
     connection->fd = fd;
-    snprintf(connection->source_ip, sizeof(connection->source_ip), "%s", source_ip);
+    connection->address = *address;
+    address_format(address, connection->source_ip);
     connection->peer.options = &worker->options;
-    connection->ssl = tls_connection_new(worker->tls, fd, &connection->peer);
     connection->readable = event_new(worker->service.base, fd, EV_READ, on_io, connection);
     connection->writable = event_new(worker->service.base, fd, EV_WRITE, on_io, connection);
     connection->timer = evtimer_new(worker->service.base, on_timer, connection);
     connection->out = evbuffer_new();
-    if (!connection->ssl || !connection->readable || !connection->writable || !connection->timer ||
-        !connection->out)
+    if (!connection->readable || !connection->writable || !connection->timer || !connection->out)
         log_fatal("out of memory");
     DL_APPEND(worker->connections, connection);
-    worker->connection_count++;
-    signer_handshake_start(&connection->handshake, worker->signer, connection->ssl, on_signed,
-                           connection);
-    connection_enter(connection, STATE_HANDSHAKE);
-    connection_advance(connection);
+    admission_enter(&worker->admission, proxied ? NULL : address, &connection->place);
+    connection->reserved = admission_in_reserve(&worker->admission);
+    connection_enter(connection, proxied ? STATE_PROXY : STATE_HANDSHAKE);
+    event_add(connection->readable, NULL);
 }
 
 /* Who has just connected has a request to make, and gets a moment for it; who was answered before
- * and is silent may go. */
+ * and is silent may go, unless a request of his has just arrived. */
+static void drain_one(struct connection *connection)
+{
+    connection->close_after_answer = true;
+    if (connection->state <= STATE_HANDSHAKE || (is_silent(connection) && !connection->answered))
+        connection_set_timer(connection);
+    else if (is_silent(connection) && connection_advance(connection) == WAIT &&
+             is_silent(connection))
+        connection_part(connection);
+}
+
 void connection_drain_all(struct worker *worker)
 {
     struct connection *connection, *next;
 
     DL_FOREACH_SAFE(worker->connections, connection, next)
     {
-        bool silent = connection->state == STATE_HEAD && !connection->had_bytes;
-
-        connection->close_after_answer = true;
-        if (silent && connection->answered) {
-            SSL_shutdown(connection->ssl);
-            connection_close(connection);
-        } else if (silent || connection->state == STATE_HANDSHAKE) {
-            connection_set_timer(connection);
-        }
+        drain_one(connection);
     }
 }
 

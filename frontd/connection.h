@@ -14,6 +14,9 @@ struct connection *connection_of(const struct exchange *exchange);
 /* Whether the connection ends after this answer, which then says so. */
 bool connection_will_close(const struct exchange *exchange);
 
+/* How many bytes an answer may have: what the request leaves of limits.connection_bytes. */
+size_t connection_room(const struct connection *connection);
+
 /* Where the answer's bytes go… */
 struct evbuffer *connection_output(struct connection *connection);
 

@@ -1,5 +1,5 @@
-/* The bytes of a client connection: read into its buffer, written from its output, thrown away at
- * its end. Touches the one socket and its TLS session; knows nothing of what the bytes say. */
+/* The bytes of a client connection: read into its buffer, written from its output. Touches the one
+ * socket and its TLS session; knows nothing of what the bytes say. */
 #include "frontd/connection_internal.h"
 
 #include "common/memory.h"
@@ -9,10 +9,7 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
-enum {
-    READ_BYTES = 16384,
-    DISCARD_BYTES_MAX = 1048576, /* of a body that nobody wants, read so that the answer arrives */
-};
+enum { READ_BYTES = 16384, FIRST_BYTES = 1024 }; /* a TLS record's most; a small request's buffer */
 
 enum progress connection_wait(struct connection *connection, int ssl_error)
 {
@@ -25,32 +22,61 @@ enum progress connection_wait(struct connection *connection, int ssl_error)
     return WAIT;
 }
 
-static void make_room(struct connection *connection)
+/* ---- input ---------------------------------------------------------------------------------- */
+
+static void append(struct connection *connection, const char *bytes, size_t len)
 {
-    if (connection->in_size - connection->in_len >= READ_BYTES)
-        return;
-    connection->in_size = connection->in_len + READ_BYTES;
-    connection->in = memory_resize(connection->in, connection->in_size);
+    size_t needed = connection->in_len + len;
+    size_t size = connection->in_size ? connection->in_size : FIRST_BYTES;
+
+    while (size < needed)
+        size *= 2;
+    if (size != connection->in_size)
+        connection->in = memory_resize(connection->in, size);
+    connection->in_size = size;
+    memcpy(connection->in + connection->in_len, bytes, len);
+    connection->in_len = needed;
 }
 
+void connection_drop_input(struct connection *connection)
+{
+    free(connection->in);
+    connection->in = NULL;
+    connection->in_len = connection->in_size = 0;
+}
+
+/* By way of the stack: who waits for bytes holds no buffer for them. */
 enum progress connection_fill(struct connection *connection)
 {
+    char bytes[READ_BYTES];
     size_t got;
     int error;
 
     if (connection->end_of_input)
         return connection_end(connection);
-    make_room(connection);
     ERR_clear_error();
-    if (SSL_read_ex(connection->ssl, connection->in + connection->in_len,
-                    connection->in_size - connection->in_len, &got) == 1) {
-        connection->in_len += got;
+    if (SSL_read_ex(connection->ssl, bytes, sizeof(bytes), &got) == 1) {
+        append(connection, bytes, got);
         return GO_ON;
     }
     error = SSL_get_error(connection->ssl, 0);
     if (error != SSL_ERROR_ZERO_RETURN)
         return connection_wait(connection, error);
     connection->end_of_input = true;
+    return GO_ON;
+}
+
+enum progress connection_fill_plain(struct connection *connection, size_t len)
+{
+    char bytes[READ_BYTES];
+    ssize_t got =
+        recv(connection->fd, bytes, len < sizeof(bytes) ? len : sizeof(bytes), MSG_DONTWAIT);
+
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
+        return connection_wait(connection, SSL_ERROR_WANT_READ);
+    if (got <= 0)
+        return connection_end(connection);
+    append(connection, bytes, (size_t)got);
     return GO_ON;
 }
 
@@ -63,12 +89,12 @@ void connection_consume_request(struct connection *connection)
     connection->request = (struct http_request){0};
     connection->had_bytes = connection->in_len > 0;
     connection->continue_said = false;
-    if (connection->in_len == 0) { /* an idle connection keeps no buffer */
-        free(connection->in);
-        connection->in = NULL;
-        connection->in_size = 0;
-    }
+    source_clear(&connection->source);
+    if (connection->in_len == 0)
+        connection_drop_input(connection);
 }
+
+/* ---- output --------------------------------------------------------------------------------- */
 
 enum progress connection_flush(struct connection *connection)
 {
@@ -82,26 +108,5 @@ enum progress connection_flush(struct connection *connection)
             return connection_wait(connection, SSL_get_error(connection->ssl, 0));
         evbuffer_drain(connection->out, written);
     }
-    return GO_ON;
-}
-
-void connection_say_goodbye(struct connection *connection)
-{
-    shutdown(connection->fd, SHUT_WR);
-    connection_enter(connection, STATE_DISCARD);
-}
-
-enum progress connection_discard(struct connection *connection)
-{
-    char unwanted[4096];
-    ssize_t got = recv(connection->fd, unwanted, sizeof(unwanted), MSG_DONTWAIT);
-
-    if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
-        event_add(connection->readable, NULL);
-        return WAIT;
-    }
-    connection->discarded += got > 0 ? (size_t)got : 0;
-    if (got <= 0 || connection->discarded > DISCARD_BYTES_MAX)
-        return connection_end(connection);
     return GO_ON;
 }

@@ -5,35 +5,67 @@
 #include "frontd/connection_internal.h"
 
 #include "common/clock.h"
+#include "common/log.h"
 
 #include <openssl/err.h>
 
-enum { STEPS_PER_TURN = 256 };
+enum { STEPS_PER_TURN = 16 }; /* a request takes four */
+
+/* ---- handshake ------------------------------------------------------------------------------ */
+
+static void on_signed(void *arg)
+{
+    connection_queue(arg);
+}
+
+/* The client has sent something: only now is there a TLS session to pay for. */
+static void start_handshake(struct connection *connection)
+{
+    connection->ssl =
+        tls_connection_new(connection->worker->tls, connection->fd, &connection->peer);
+    if (!connection->ssl)
+        log_fatal("out of memory");
+    signer_handshake_start(&connection->handshake, connection->worker->signer, connection->ssl,
+                           on_signed, connection);
+}
+
+static enum progress finish_handshake(struct connection *connection)
+{
+    struct admission *admission = &connection->worker->admission;
+
+    notes_handshake(connection->worker, &connection->peer, connection->source_ip,
+                    SSL_get_version(connection->ssl), NULL);
+    admission_handshake_over(admission, &connection->place);
+    connection->reserved = connection->reserved && admission_in_reserve(admission) &&
+                           connection->peer.identity.kind != IDENTITY_OPERATOR;
+    connection_enter(connection, STATE_HEAD);
+    return GO_ON;
+}
 
 static enum progress step_handshake(struct connection *connection)
 {
-    int result = signer_handshake_run(&connection->handshake);
     const char *reason;
+    int result;
 
+    if (!connection->ssl)
+        start_handshake(connection);
+    result = signer_handshake_run(&connection->handshake);
     if (result == SSL_ERROR_WANT_ASYNC)
         return WAIT; /* for the keeper: on_signed */
     if (result == SSL_ERROR_WANT_READ || result == SSL_ERROR_WANT_WRITE)
         return connection_wait(connection, result);
-    if (result == SSL_ERROR_NONE) {
-        notes_handshake(connection->worker, &connection->peer, connection->source_ip,
-                        SSL_get_version(connection->ssl), NULL);
-        connection_enter(connection, STATE_HEAD);
-        return GO_ON;
-    }
+    if (result == SSL_ERROR_NONE)
+        return finish_handshake(connection);
     if (ERR_peek_error() != 0) { /* else the client went away, which is no refusal */
         reason = tls_error_text();
         notes_handshake(connection->worker, &connection->peer, connection->source_ip,
                         SSL_get_version(connection->ssl),
                         *connection->peer.reason ? connection->peer.reason : reason);
     }
-    connection_say_goodbye(connection);
-    return GO_ON;
+    return connection_part(connection);
 }
+
+/* ---- requests ------------------------------------------------------------------------------- */
 
 /* The exchange for the request whose head is read: everything a handler may look at. */
 static void begin_exchange(struct connection *connection)
@@ -42,10 +74,16 @@ static void begin_exchange(struct connection *connection)
     const char *in = connection->in;
     bool has_type = request->given[HTTP_CONTENT_TYPE];
 
+    if (request->complete)
+        source_find(&connection->worker->trusted_proxies, &connection->address, request, in,
+                    &connection->source);
+    else
+        memcpy(connection->source.ip, connection->source_ip, sizeof(connection->source.ip));
     connection->exchange = (struct exchange){
         .worker = connection->worker,
         .identity = &connection->peer.identity,
-        .source_ip = connection->source_ip,
+        .source_ip = connection->source.ip,
+        .source_ip_claimed = str_from(connection->source.claimed),
         .method = http_span_view(in, request->method),
         .path = http_span_view(in, request->path),
         .query = request->has_query ? http_span_view(in, request->query) : STR_ABSENT,
@@ -80,6 +118,9 @@ static enum progress step_head(struct connection *connection)
             connection_set_timer(connection);
         }
         return progress;
+    } else if (connection->reserved) {
+        admission_count(&connection->worker->admission, REFUSAL_reserved_connection);
+        refuse(connection, ERROR_UNAVAILABLE, "too many connections: only operators' are served");
     } else if (request->content_length > HTTP_BODY_MAX) {
         refuse(connection, ERROR_TOO_LARGE, "the body is longer than 64 KiB");
     } else {
@@ -124,20 +165,19 @@ static enum progress step_write(struct connection *connection)
 
     if (progress != GO_ON)
         return progress;
-    if (connection->close_after_answer) {
-        SSL_shutdown(connection->ssl);
-        connection_say_goodbye(connection);
-    } else {
-        connection_consume_request(connection);
-        connection->answered = true;
-        connection_enter(connection, STATE_HEAD);
-    }
+    if (connection->close_after_answer)
+        return connection_part(connection);
+    connection_consume_request(connection);
+    connection->answered = true;
+    connection_enter(connection, STATE_HEAD);
     return GO_ON;
 }
 
 static enum progress step(struct connection *connection)
 {
     switch (connection->state) {
+    case STATE_PROXY:
+        return connection_step_proxy(connection);
     case STATE_HANDSHAKE:
         return step_handshake(connection);
     case STATE_HEAD:
@@ -146,14 +186,21 @@ static enum progress step(struct connection *connection)
         return step_body(connection);
     case STATE_WRITE:
         return step_write(connection);
-    case STATE_DISCARD:
-        return connection_discard(connection);
     default:
         return WAIT;
     }
 }
 
-void connection_advance(struct connection *connection)
+/* What is left to do is done in the next turn of the loop, after a look at all other sockets:
+ * event_active() would run in this one. */
+static void go_on_next_turn(struct connection *connection)
+{
+    static const struct timeval at_once;
+
+    event_add(connection->readable, &at_once);
+}
+
+enum progress connection_advance(struct connection *connection)
 {
     enum progress progress = GO_ON;
 
@@ -162,8 +209,9 @@ void connection_advance(struct connection *connection)
     for (int steps = 0; steps < STEPS_PER_TURN && progress == GO_ON; steps++)
         progress = step(connection);
     if (progress == GONE)
-        return;
+        return GONE;
     connection->in_step = false;
     if (progress == GO_ON)
-        event_active(connection->readable, EV_READ, 0);
+        go_on_next_turn(connection);
+    return progress;
 }

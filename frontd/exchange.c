@@ -65,6 +65,12 @@ static void write_answer(struct exchange *exchange, int status, const struct ext
     struct connection *connection = connection_of(exchange);
     struct evbuffer *out = connection_output(connection);
 
+    if (evbuffer_get_length(body) > connection_room(connection)) {
+        evbuffer_free(body);
+        admission_count(&exchange->worker->admission, REFUSAL_answer_bytes);
+        exchange_fail(exchange, ERROR_INTERNAL, "the answer is too long for this server", NULL);
+        return;
+    }
     evbuffer_add_printf(out,
                         "HTTP/1.1 %d %s\r\n"
                         "Content-Type: application/json\r\n"
@@ -163,18 +169,28 @@ static int64_t patience_ms(const struct frontd_options *options, enum exchange_p
     }
 }
 
-bool exchange_call(struct exchange *exchange, size_t slot, enum proto_peer peer,
-                   enum message_type type, const void *body, enum exchange_patience patience,
-                   exchange_answer_fn *answer)
+bool exchange_try_call(struct exchange *exchange, size_t slot, enum proto_peer peer,
+                       enum message_type type, const void *body, enum exchange_patience patience,
+                       exchange_answer_fn *answer)
 {
     struct exchange_call *call = &exchange->calls[slot];
     int64_t deadline_ms = patience_ms(&exchange->worker->options, patience);
+    bool is_operator = exchange->identity->kind == IDENTITY_OPERATOR;
 
+    if (!worker_may_call(exchange->worker, peer, is_operator))
+        return false;
     call->exchange = exchange;
     call->answer = answer;
     call->call = ipc_client_call(worker_backend(exchange->worker, peer), type, body, deadline_ms,
                                  on_answer, call);
-    if (call->call)
+    return call->call != NULL;
+}
+
+bool exchange_call(struct exchange *exchange, size_t slot, enum proto_peer peer,
+                   enum message_type type, const void *body, enum exchange_patience patience,
+                   exchange_answer_fn *answer)
+{
+    if (exchange_try_call(exchange, slot, peer, type, body, patience, answer))
         return true;
     exchange_fail(exchange, ERROR_UNAVAILABLE, "too many requests wait for this service", NULL);
     return false;

@@ -37,7 +37,8 @@ struct exchange {
     struct worker *worker;
     const struct route *route;
     const struct identity *identity;
-    const char *source_ip;
+    const char *source_ip;        /* by the contract (frontd/source.h) */
+    struct str source_ip_claimed; /* what a peer that is not believed says of it; absent: nothing */
     struct str method, path, query, content_type, body;
     char trace_id[TRACE_ID_LEN + 1];
     int64_t received_ms; /* wall clock: the time of every record that comes of it */
@@ -66,6 +67,11 @@ void exchange_fail_method(struct exchange *exchange, const char *allow);
 /* How long a backend may take: timeouts.read_deadline_seconds, .write_deadline_seconds, or two
  * seconds. */
 enum exchange_patience { PATIENCE_READ, PATIENCE_WRITE, PATIENCE_CHECK };
+
+/* As exchange_call, but when the call cannot be made the exchange is not answered. */
+bool exchange_try_call(struct exchange *exchange, size_t slot, enum proto_peer peer,
+                       enum message_type type, const void *body, enum exchange_patience patience,
+                       exchange_answer_fn *answer);
 
 /* Calls a backend; the call takes slot `slot` until its answer. False: it could not be made, and
  * the exchange has been answered with 503. */

@@ -57,6 +57,16 @@ static void take_status(struct checks *checks, size_t slot, const struct message
              status->detail.len < DETAIL_BYTES - 64 ? status->detail.ptr : "{}");
 }
 
+/* As many requests as may wait for it do so: it is not asked. */
+static void take_busy(struct checks *checks, size_t slot)
+{
+    snprintf(
+        checks->details[slot], DETAIL_BYTES,
+        "{\"status\":\"unavailable\",\"detail\":{\"reason\":\"too many requests wait for it\"}}");
+    checks->ready = false;
+    checks->waiting--;
+}
+
 static void on_status(struct exchange *exchange, size_t slot, const struct message *answer)
 {
     struct checks *checks = exchange->state;
@@ -77,9 +87,11 @@ static void ask_all(struct exchange *exchange,
     checks->waiting = ASKED_COUNT;
     exchange->state = checks;
     for (size_t i = 0; i < ASKED_COUNT; i++)
-        if (!exchange_call(exchange, i, asked[i].peer, MSG_status_get, &nothing, PATIENCE_CHECK,
-                           on_status))
-            return;
+        if (!exchange_try_call(exchange, i, asked[i].peer, MSG_status_get, &nothing, PATIENCE_CHECK,
+                               on_status))
+            take_busy(checks, i);
+    if (checks->waiting == 0)
+        report(exchange, checks);
 }
 
 /* ---- GET /readyz ---------------------------------------------------------------------------- */

@@ -11,6 +11,14 @@ static const char *const field_names[HTTP_FIELD_COUNT] = {
     [HTTP_CONTENT_TYPE] = "content-type",
     [HTTP_CONNECTION] = "connection",
     [HTTP_EXPECT] = "expect",
+    [HTTP_CF_CONNECTING_IP] = "cf-connecting-ip",
+    [HTTP_X_FORWARDED_FOR] = "x-forwarded-for",
+};
+
+/* Lists, of which several lines are one; the others may stand once. */
+static const bool is_list[HTTP_FIELD_COUNT] = {
+    [HTTP_CONNECTION] = true,
+    [HTTP_X_FORWARDED_FOR] = true,
 };
 
 /* A letter, a digit, or one of the others. */
@@ -29,7 +37,7 @@ static bool is_token(struct str s)
     return s.len > 0;
 }
 
-static struct str trim(struct str s)
+struct str http_trim(struct str s)
 {
     while (s.len > 0 && (*s.ptr == ' ' || *s.ptr == '\t'))
         s = (struct str){s.ptr + 1, s.len - 1};
@@ -109,7 +117,7 @@ static bool list_has_close(struct str list)
         const char *comma = memchr(list.ptr, ',', list.len);
         size_t len = comma ? (size_t)(comma - list.ptr) : list.len;
 
-        if (equal_ignoring_case(trim((struct str){list.ptr, len}), "close"))
+        if (equal_ignoring_case(http_trim((struct str){list.ptr, len}), "close"))
             return true;
         len += comma ? 1 : 0;
         list = (struct str){list.ptr + len, list.len - len};
@@ -117,21 +125,30 @@ static bool list_has_close(struct str list)
     return false;
 }
 
-static const char *take_field(struct http_request *request, const char *bytes, struct str line)
+/* Cuts a line in two. False: it has no colon. */
+static bool split_field(struct str line, struct str *name, struct str *value)
 {
     const char *colon = memchr(line.ptr, ':', line.len);
-    struct str name, value;
 
     if (!colon)
+        return false;
+    *name = (struct str){line.ptr, (size_t)(colon - line.ptr)};
+    *value = http_trim((struct str){colon + 1, (size_t)(line.ptr + line.len - colon - 1)});
+    return true;
+}
+
+static const char *take_field(struct http_request *request, const char *bytes, struct str line)
+{
+    struct str name, value;
+
+    if (!split_field(line, &name, &value))
         return "a header field has no colon";
-    name = (struct str){line.ptr, (size_t)(colon - line.ptr)};
     if (!is_token(name))
         return "a header field's name is malformed";
-    value = trim((struct str){colon + 1, (size_t)(line.ptr + line.len - colon - 1)});
     for (int i = 0; i < HTTP_FIELD_COUNT; i++) {
         if (!equal_ignoring_case(name, field_names[i]))
             continue;
-        if (request->given[i] && i != HTTP_CONNECTION)
+        if (request->given[i] && !is_list[i])
             return "a header field that may stand once stands twice";
         request->given[i] = true;
         request->fields[i] = span_of(bytes, value);
@@ -139,6 +156,25 @@ static const char *take_field(struct http_request *request, const char *bytes, s
             request->keep_alive = false;
     }
     return NULL;
+}
+
+bool http_request_next(const struct http_request *request, const char *bytes, enum http_field field,
+                       uint32_t *at, struct str *value)
+{
+    uint32_t start = *at ? *at : request->fields_start;
+
+    while (start < request->scanned) {
+        const char *end = memchr(bytes + start, '\n', request->scanned - start);
+        struct str line = {bytes + start, (size_t)(end - bytes) - 1 - start};
+        struct str name;
+
+        start = (uint32_t)(end - bytes) + 1;
+        if (split_field(line, &name, value) && equal_ignoring_case(name, field_names[field])) {
+            *at = start;
+            return true;
+        }
+    }
+    return false;
 }
 
 /* ---- the head as a whole -------------------------------------------------------------------- */

@@ -23,6 +23,8 @@ enum http_field {
     HTTP_CONTENT_TYPE,
     HTTP_CONNECTION,
     HTTP_EXPECT,
+    HTTP_CF_CONNECTING_IP,
+    HTTP_X_FORWARDED_FOR, /* here the last line of it: http_request_next gives them all */
     HTTP_FIELD_COUNT,
 };
 
@@ -53,6 +55,14 @@ struct http_request {
  * connection must end. */
 enum error_code http_request_feed(struct http_request *request, const char *bytes, size_t len,
                                   const char **why);
+
+/* The next line of that field in a complete head, without the blanks around it: *at is 0 for the
+ * first, and then what the last call left in it. False: there is none. */
+bool http_request_next(const struct http_request *request, const char *bytes, enum http_field field,
+                       uint32_t *at, struct str *value);
+
+/* Without the spaces and tabs at both ends. */
+struct str http_trim(struct str s);
 
 /* The view of a span. */
 static inline struct str http_span_view(const char *bytes, struct http_span span)

@@ -15,4 +15,8 @@ enum { CLIENT_CERT_OPTIONAL, CLIENT_CERT_REQUIRED }; /* listen.client_cert */
 /* The option table, ended by CONFIG_END. */
 extern const struct config_option frontd_option_table[];
 
+/* Checks what the table cannot, for service_configure: identity_check_options, and that
+ * listen.trusted_proxies are networks. NULL, or a literal that says what is wrong. */
+const char *frontd_check_options(const void *options);
+
 #endif

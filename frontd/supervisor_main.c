@@ -68,7 +68,7 @@ int main(int argc, char **argv)
 
     supervisor.program = program;
     service_configure("frontd", argc, argv, frontd_option_table, &supervisor.options,
-                      CAF_SYSCONF "/frontd.conf", identity_check_options);
+                      CAF_SYSCONF "/frontd.conf", frontd_check_options);
     service_open(&supervisor.service, "frontd", &events, &supervisor,
                  supervisor.options.service_stop_seconds + 1);
     read_first_material(&supervisor);

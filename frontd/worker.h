@@ -4,7 +4,9 @@
 
 #include "common/ipc.h"
 #include "common/service.h"
+#include "frontd/admission.h"
 #include "frontd/exchange.h"
+#include "frontd/lingering.h"
 #include "frontd/options.h"
 #include "frontd/signer_client.h"
 #include "frontd/signer_provider.h"
@@ -26,9 +28,12 @@ struct worker {
     SSL_CTX *tls;
     int listener;
     struct event *acceptable, *accept_again; /* NULL: does not accept */
+    struct networks trusted_proxies;
+    struct admission admission;
+    struct lingering lingering;
     struct connection *connections;
-    size_t connection_count;
-    uint64_t refused; /* connections, at limits.connections */
+    struct connection *queue; /* handshakes with something to do, in line */
+    struct event *turn;       /* theirs */
     uint64_t notes_dropped;
     bool configured, ready;
 };
@@ -40,6 +45,10 @@ struct ipc_client *worker_backend(struct worker *worker, enum proto_peer peer);
  * False: too many wait. */
 bool worker_tell(struct worker *worker, enum proto_peer peer, enum message_type type,
                  const void *body);
+
+/* Whether a request of that caller may go to a backend just now, or all room is taken but for the
+ * operators' share; counted when not. */
+bool worker_may_call(struct worker *worker, enum proto_peer peer, bool is_operator);
 
 /* The worker has let a connection go: a drain ends with the last. */
 void worker_connection_gone(struct worker *worker);
@@ -54,8 +63,13 @@ void accept_stop(struct worker *worker);
 
 /* ---- connections (connection.c) ------------------------------------------------------------- */
 
-/* Takes a freshly accepted, non-blocking socket. */
-void connection_open(struct worker *worker, int fd, const char *source_ip);
+/* Takes a freshly accepted, non-blocking socket, which admission_check has let pass, and its peer's
+ * address. */
+void connection_open(struct worker *worker, int fd, const struct address *address);
+
+/* Makes and frees what handshakes queue up for (connection_queue.c). */
+void connection_queue_open(struct worker *worker);
+void connection_queue_close(struct worker *worker);
 
 /* Every connection ends after the answer it owes; idle ones at once. */
 void connection_drain_all(struct worker *worker);

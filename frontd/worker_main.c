@@ -61,10 +61,22 @@ static void on_told(void *arg, const struct message *answer)
                  LOG_STR("reason", answer->body.fail.message));
 }
 
+bool worker_may_call(struct worker *worker, enum proto_peer peer, bool is_operator)
+{
+    size_t room = is_operator ? (size_t)worker->options.limits_in_flight
+                              : worker->admission.in_flight_open_to_all;
+
+    if (ipc_client_in_flight(worker_backend(worker, peer)) < room)
+        return true;
+    admission_count(&worker->admission, REFUSAL_in_flight);
+    return false;
+}
+
 bool worker_tell(struct worker *worker, enum proto_peer peer, enum message_type type,
                  const void *body)
 {
-    return ipc_client_call(worker_backend(worker, peer), type, body, TELL_SECONDS * 1000LL, on_told,
+    return worker_may_call(worker, peer, false) &&
+           ipc_client_call(worker_backend(worker, peer), type, body, TELL_SECONDS * 1000LL, on_told,
                            worker) != NULL;
 }
 
@@ -87,8 +99,13 @@ static void accept_when_complete(struct worker *worker)
 
 void worker_connection_gone(struct worker *worker)
 {
-    if (worker->service.draining && !worker->connections)
+    if (worker->service.draining && !worker->connections && worker->lingering.count == 0)
         service_stop(&worker->service);
+}
+
+static void on_lingering_gone(void *arg)
+{
+    worker_connection_gone(arg);
 }
 
 static void drain(void *arg)
@@ -114,6 +131,8 @@ static void take_configuration(struct worker *worker, const struct msg_configure
         log_fatal("configuration refused", LOG_TEXT("reason", error));
     service_open_log(worker->service.name, frontd_option_table, &worker->options);
     worker->service.stop_seconds = worker->options.service_stop_seconds;
+    admission_open(&worker->admission, &worker->options);
+    networks_read(&worker->options.listen_trusted_proxies, &worker->trusted_proxies);
     open_backends(worker);
     worker->signer = signer_client_new(worker->backends[BACKEND_KEEPER], SIGN_SECONDS * 1000);
     struct signer_submitter submitter = signer_client_submitter(worker->signer);
@@ -218,6 +237,8 @@ static void open_control(struct worker *worker)
 static void close_all(struct worker *worker)
 {
     connection_close_all(worker);
+    lingering_close_all(&worker->lingering);
+    connection_queue_close(worker);
     accept_stop(worker);
     SSL_CTX_free(worker->tls);
     if (worker->configured) {
@@ -226,6 +247,7 @@ static void close_all(struct worker *worker)
         for (size_t i = 0; i < BACKEND_COUNT; i++)
             ipc_client_free(worker->backends[i]);
     }
+    free(worker->trusted_proxies.items);
     ipc_channel_close(worker->control);
     service_close(&worker->service);
     config_free(frontd_option_table, &worker->options);
@@ -239,6 +261,9 @@ int main(void)
 
     log_open("frontd-worker", LOG_LEVEL_INFO);
     service_open(&worker.service, "frontd-worker", &events, &worker, 1);
+    worker.lingering =
+        (struct lingering){.base = worker.service.base, .gone = on_lingering_gone, .arg = &worker};
+    connection_queue_open(&worker);
     open_control(&worker);
     status = service_run(&worker.service);
     close_all(&worker);
