@@ -10,6 +10,7 @@
 #include <arpa/inet.h>
 #include <err.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -18,7 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 enum {
@@ -72,7 +72,8 @@ struct load {
     struct connection *connections;
     unsigned warm;
     uint64_t began_ns; /* when all were warm; 0: not yet */
-    double cpu_began;
+    double cpu_began, server_cpu_began;
+    char **server_pids; /* ends with NULL */
     struct samples samples;
     uint64_t resumed;
     unsigned errors;
@@ -148,18 +149,27 @@ static void connection_fail(struct connection *connection, const char *what)
     connection_open(connection);
 }
 
-/* Counts one answered request. Those that began before every connection was warm do not count. */
+static double server_cpu_seconds(const struct load *load)
+{
+    double seconds = 0;
+    for (char **pid = load->server_pids; *pid; pid++)
+        seconds += samples_cpu_seconds_of(*pid);
+    return seconds;
+}
+
+/* Counts one answered request, once every connection is warm. */
 static void count_answer(struct connection *connection)
 {
     struct load *load = connection->load;
     uint64_t now = samples_now_ns();
-    if (load->began_ns && connection->began_ns >= load->began_ns) {
+    if (load->began_ns) {
         samples_add(&load->samples, now - connection->began_ns);
         load->resumed += load->mode->resumes && SSL_session_reused(connection->ssl);
     }
     if (!connection->is_warm && ++load->warm == load->count) {
         load->began_ns = now;
         load->cpu_began = samples_cpu_seconds();
+        load->server_cpu_began = server_cpu_seconds(load);
     }
     connection->is_warm = true;
 }
@@ -307,13 +317,14 @@ static void run(struct load *load)
 static void print_result(struct load *load)
 {
     double seconds = (double)(samples_now_ns() - load->began_ns) / 1e9;
+    double cpu = samples_cpu_seconds() - load->cpu_began;
+    double server_cpu = server_cpu_seconds(load) - load->server_cpu_began;
     size_t count = load->samples.count;
     printf("{\"count\": %zu, \"rate\": %.1f, \"p50_us\": %.1f, \"p99_us\": %.1f, \"errors\": %u, "
-           "\"resumed\": %llu, "
-           "\"busy\": %.2f}\n",
+           "\"resumed\": %" PRIu64 ", \"busy\": %.2f, \"server_cpu_us\": %.1f}\n",
            count, (double)count / seconds, samples_percentile_us(&load->samples, 0.50),
-           samples_percentile_us(&load->samples, 0.99), load->errors,
-           (unsigned long long)load->resumed, (samples_cpu_seconds() - load->cpu_began) / seconds);
+           samples_percentile_us(&load->samples, 0.99), load->errors, load->resumed, cpu / seconds,
+           server_cpu * 1e6 / (double)count);
 }
 
 static void close_all(struct load *load)
@@ -338,15 +349,17 @@ static const struct mode *find_mode(const char *name)
 
 int main(int argc, char **argv)
 {
-    if (argc != 7)
+    if (argc < 7)
         errx(2, "usage: load register|heartbeat|get|full|resumed PORT CONNECTIONS SECONDS FOLDER "
-                "AGENTS\n"
-                "FOLDER holds agent-1.crt and .key to agent-AGENTS; prints one line of JSON");
+                "AGENTS [PID...]\n"
+                "FOLDER holds agent-1.crt and .key to agent-AGENTS; the processor time of the PIDs "
+                "is told. Prints JSON");
     struct load load = {.mode = find_mode(argv[1]),
                         .port = (uint16_t)atoi(argv[2]),
                         .count = (unsigned)atoi(argv[3]),
                         .duration_ns = (uint64_t)(atof(argv[4]) * 1e9),
-                        .epoll = epoll_create1(EPOLL_CLOEXEC)};
+                        .epoll = epoll_create1(EPOLL_CLOEXEC),
+                        .server_pids = argv + 7};
     unsigned agents = (unsigned)atoi(argv[6]);
     if (!load.port || !load.count || !load.duration_ns || !agents)
         errx(2, "PORT, CONNECTIONS, SECONDS and AGENTS are numbers above 0");

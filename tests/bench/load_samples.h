@@ -26,4 +26,8 @@ uint64_t samples_now_ns(void);
 /* The processor time that this process has used so far. */
 double samples_cpu_seconds(void);
 
+/* The processor time that a process has used so far, as /proc/PID/schedstat has it; 0 when there is
+ * none. */
+double samples_cpu_seconds_of(const char *pid);
+
 #endif

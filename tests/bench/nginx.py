@@ -6,6 +6,8 @@ import socket
 import subprocess
 import time
 
+from caf_dev import processes
+
 PROGRAM = "/usr/sbin/nginx"
 START_SECONDS = 10
 MANY = 1000000000
@@ -82,6 +84,11 @@ class Nginx:
         for process in reversed(self.running):
             process.terminate()
             process.wait()
+
+    def pids(self):
+        """Both masters and their workers."""
+        masters = [process.pid for process in self.running]
+        return [*masters, *(child for master in masters for child in processes.children(master))]
 
     def start(self, name, is_up):
         log = self.folder / f"{name}.log"
