@@ -173,6 +173,8 @@ void cache_note_heartbeat(struct cache *cache, struct cache_agent *agent, int64_
         agent->heartbeat_ms = heartbeat_ms;
     replace_if_given(&agent->status, status);
     replace_if_given(&agent->metadata, metadata);
+    if (metadata.ptr)
+        agent->metadata_ms = heartbeat_ms;
     if (agent->dirty)
         return;
     agent->dirty = true;

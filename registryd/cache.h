@@ -35,6 +35,7 @@ struct cache_agent {
     bool dirty; /* heartbeat values not yet written */
     int64_t heartbeat_ms;
     char *status, *metadata; /* NULL: not given since the last write */
+    int64_t metadata_ms;     /* when metadata was given */
 
     struct cache_agent *prev, *next; /* by last use, the least recent first */
     struct cache_agent *dirty_prev, *dirty_next;
@@ -71,8 +72,8 @@ void cache_invalidate(struct cache *cache, struct cache_agent *agent);
 /* cache_invalidate for every entry. */
 void cache_invalidate_all(struct cache *cache);
 
-/* Notes heartbeat values for the next write-behind; status and metadata are copied, absent ones
- * change nothing. */
+/* Notes heartbeat values for the next write-behind; status and metadata, given at heartbeat_ms, are
+ * copied, absent ones change nothing. */
 void cache_note_heartbeat(struct cache *cache, struct cache_agent *agent, int64_t heartbeat_ms,
                           struct str status, struct str metadata);
 

@@ -23,7 +23,7 @@ struct cache_waiter {
     struct ipc_reply_to to;
     int64_t received_ms;
     char *status, *metadata;
-    struct cache_waiter *next;
+    struct cache_waiter *prev, *next;
 };
 
 /* ---- when the next one is due --------------------------------------------------------------- */
@@ -86,8 +86,9 @@ static struct cache_waiter *take_waiters(struct cache_agent *agent)
     return steal_pointer(agent->waiters);
 }
 
-static void waiter_free(struct cache_waiter *waiter)
+static void waiter_free(struct registryd *daemon, struct cache_waiter *waiter)
 {
+    daemon->waiter_count--;
     free(waiter->status);
     free(waiter->metadata);
     free(waiter);
@@ -97,33 +98,34 @@ static void complete_waiters(struct registryd *daemon, struct cache_agent *agent
 {
     struct cache_waiter *waiters = take_waiters(agent), *waiter, *next;
 
-    LL_FOREACH_SAFE(waiters, waiter, next)
+    DL_FOREACH_SAFE(waiters, waiter, next)
     {
         complete(daemon, agent, waiter->to, waiter->received_ms, str_from(waiter->status),
                  str_from(waiter->metadata));
-        waiter_free(waiter);
+        waiter_free(daemon, waiter);
     }
 }
 
-static void fail_waiters(struct cache_agent *agent, const struct pg_answer *answer)
+static void fail_waiters(struct registryd *daemon, struct cache_agent *agent,
+                         const struct pg_answer *answer)
 {
     struct cache_waiter *waiters = take_waiters(agent), *waiter, *next;
 
-    LL_FOREACH_SAFE(waiters, waiter, next)
+    DL_FOREACH_SAFE(waiters, waiter, next)
     {
         back_fail(waiter->to, answer);
-        waiter_free(waiter);
+        waiter_free(daemon, waiter);
     }
 }
 
-static void refuse_waiters(struct cache_agent *agent)
+static void refuse_waiters(struct registryd *daemon, struct cache_agent *agent)
 {
     struct cache_waiter *waiters = take_waiters(agent), *waiter, *next;
 
-    LL_FOREACH_SAFE(waiters, waiter, next)
+    DL_FOREACH_SAFE(waiters, waiter, next)
     {
         registryd_refuse_state(waiter->to, AGENT_UNKNOWN);
-        waiter_free(waiter);
+        waiter_free(daemon, waiter);
     }
 }
 
@@ -148,13 +150,13 @@ static void on_looked_up(void *arg, const struct pg_answer *answer)
     free(arg);
     agent->looking_up = false;
     if (answer->outcome != PG_OK) {
-        fail_waiters(agent, answer);
+        fail_waiters(lookup.daemon, agent, answer);
     } else if (agent->revision != lookup.revision) {
         /* Something changed while the answer was on its way: only a new look counts. */
         if (!look_up(lookup.daemon, agent))
-            fail_waiters(agent, &full);
+            fail_waiters(lookup.daemon, agent, &full);
     } else if (answer->row_count == 0) {
-        refuse_waiters(agent);
+        refuse_waiters(lookup.daemon, agent);
         cache_drop(&lookup.daemon->cache, agent);
     } else {
         cache_fill(agent, pg_value(answer, 0, 0), agent_state_from_name(pg_value(answer, 0, 1)),
@@ -188,7 +190,8 @@ static void wait_for_look_up(struct registryd *daemon, struct cache_agent *agent
 {
     struct cache_waiter *waiter;
 
-    if (!look_up(daemon, agent)) {
+    if (daemon->waiter_count >= (size_t)daemon->options.back.database_queue_max ||
+        !look_up(daemon, agent)) {
         back_fail_full(to);
         return;
     }
@@ -197,7 +200,8 @@ static void wait_for_look_up(struct registryd *daemon, struct cache_agent *agent
                                     .received_ms = body->received_at,
                                     .status = str_dup(body->status),
                                     .metadata = str_dup(body->metadata)};
-    LL_APPEND(agent->waiters, waiter);
+    DL_APPEND(agent->waiters, waiter);
+    daemon->waiter_count++;
 }
 
 static bool is_known(const struct registryd *daemon, const struct cache_agent *agent)
@@ -224,7 +228,7 @@ void registryd_heartbeat(void *arg, struct ipc_reply_to to, const struct message
 struct heartbeat_values {
     struct registryd *daemon;
     char *tenant_id, *spiffe_id, *status, *metadata;
-    int64_t heartbeat_ms;
+    int64_t heartbeat_ms, metadata_ms;
 };
 
 static void values_free(struct heartbeat_values *values)
@@ -236,13 +240,16 @@ static void values_free(struct heartbeat_values *values)
     free(values);
 }
 
-/* Values that could not be written wait for the next interval, behind any newer ones. */
+/* Values that could not be written wait for the next interval, behind any newer ones: of these in
+ * the cache none is overwritten here, and those in the database the statement guards. */
 static void note_again(const struct heartbeat_values *values, struct cache_agent *agent)
 {
+    struct cache *cache = &values->daemon->cache;
     struct str status = agent->status ? STR_ABSENT : str_from(values->status);
     struct str metadata = agent->metadata ? STR_ABSENT : str_from(values->metadata);
 
-    cache_note_heartbeat(&values->daemon->cache, agent, values->heartbeat_ms, status, metadata);
+    cache_note_heartbeat(cache, agent, values->metadata_ms, STR_ABSENT, metadata);
+    cache_note_heartbeat(cache, agent, values->heartbeat_ms, status, STR_ABSENT);
 }
 
 static void on_written(void *arg, const struct pg_answer *answer)
@@ -258,21 +265,33 @@ static void on_written(void *arg, const struct pg_answer *answer)
     values_free(values);
 }
 
-bool heartbeat_write(struct registryd *daemon, struct cache_agent *agent)
+static struct heartbeat_values *values_new(struct registryd *daemon,
+                                           const struct cache_agent *agent)
 {
     struct heartbeat_values *values = memory_new(1, sizeof(*values));
-    char heartbeat_ms[NUMBER_TEXT_BYTES];
-    struct str params[] = {cache_tenant_id(agent), cache_spiffe_id(agent), STR_ABSENT,
-                           str_from(agent->status), str_from(agent->metadata)};
+
+    *values = (struct heartbeat_values){.daemon = daemon,
+                                        .tenant_id = str_dup(cache_tenant_id(agent)),
+                                        .spiffe_id = str_dup(cache_spiffe_id(agent)),
+                                        .status = str_dup(str_from(agent->status)),
+                                        .metadata = str_dup(str_from(agent->metadata)),
+                                        .heartbeat_ms = agent->heartbeat_ms,
+                                        .metadata_ms = agent->metadata_ms};
+    return values;
+}
+
+bool heartbeat_write(struct registryd *daemon, struct cache_agent *agent)
+{
+    struct heartbeat_values *values = values_new(daemon, agent);
+    char heartbeat_ms[NUMBER_TEXT_BYTES], metadata_ms[NUMBER_TEXT_BYTES];
+    struct str params[] = {cache_tenant_id(agent),  cache_spiffe_id(agent),    STR_ABSENT,
+                           str_from(agent->status), str_from(agent->metadata), STR_ABSENT};
 
     snprintf(heartbeat_ms, sizeof(heartbeat_ms), "%lld", (long long)agent->heartbeat_ms);
+    snprintf(metadata_ms, sizeof(metadata_ms), "%lld", (long long)agent->metadata_ms);
     params[2] = str_from(heartbeat_ms);
-    *values = (struct heartbeat_values){.daemon = daemon,
-                                        .tenant_id = str_dup(params[0]),
-                                        .spiffe_id = str_dup(params[1]),
-                                        .status = str_dup(params[3]),
-                                        .metadata = str_dup(params[4]),
-                                        .heartbeat_ms = agent->heartbeat_ms};
+    if (agent->metadata)
+        params[5] = str_from(metadata_ms);
     if (!back_submit(&daemon->back, &registryd_statements[STATEMENT_WRITE_HEARTBEAT],
                      cache_key(agent), params, on_written, values)) {
         values_free(values);

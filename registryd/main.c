@@ -53,6 +53,12 @@ static const char *const allowed[] = {
     "agent_registry(recent_requests):UPDATE",
     "agent_registry(recent_outcomes):UPDATE",
     "agent_registry(changed_xid):UPDATE",
+    "agent_registry(fingerprint_source_ip):UPDATE",
+    "agent_registry(fingerprint_reported_at):UPDATE",
+    "agent_registry(previous_fingerprint_source_ip):UPDATE",
+    "agent_registry(previous_fingerprint_reported_at):UPDATE",
+    "agent_registry(previous_fingerprint_heard_at):UPDATE",
+    "agent_registry(metadata_at):UPDATE",
     "identity_outbox:INSERT",
     NULL,
 };

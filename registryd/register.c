@@ -28,9 +28,12 @@ enum register_param {
     PARAM_CAPABILITIES,
     PARAM_METADATA,
     PARAM_SOURCE_IP,
+    PARAM_SOURCE_IP_CLAIMED,
     PARAM_TRACE_ID,
     PARAM_RECEIVED_MS,
     PARAM_NODE,
+    PARAM_LIVE_SECONDS,
+    PARAM_SPLIT_BRAIN_SECONDS,
     PARAM_COUNT,
 };
 
@@ -106,18 +109,20 @@ static void answer_registered(struct registration *registration, const struct pg
     ipc_reply(registration->to, MSG_mesh_registered, &reply);
 }
 
+static struct cache_agent *agent_of(const struct registration *registration)
+{
+    return cache_get(&registration->daemon->cache, registration->params[PARAM_TENANT_ID],
+                     registration->params[PARAM_SPIFFE_ID]);
+}
+
 static void on_registered(void *arg, const struct pg_answer *answer);
 
 /* Sends the statement; on a full queue the request is answered and done with. */
 static void submit(struct registration *registration)
 {
     struct registryd *daemon = registration->daemon;
-    struct cache_agent *agent = cache_get(&daemon->cache, registration->params[PARAM_TENANT_ID],
-                                          registration->params[PARAM_SPIFFE_ID]);
+    struct cache_agent *agent = agent_of(registration);
 
-    if (agent->dirty) /* its key makes this statement wait for that write: what is said here is
-                         newer */
-        heartbeat_write(daemon, agent);
     registration->revision = agent->revision;
     registration->sent_ms = clock_monotonic_ms();
     if (back_submit(&daemon->back, &registryd_statements[STATEMENT_REGISTER], cache_key(agent),
@@ -127,36 +132,68 @@ static void submit(struct registration *registration)
     registration_free(registration);
 }
 
+/* Another connection wrote this row while the statement looked: a new snapshot sees it. Returns
+ * whether the statement is sent again. */
+static bool ask_again(struct registration *registration)
+{
+    if (registration->asked_again)
+        return false;
+    registration->asked_again = true;
+    submit(registration);
+    return true;
+}
+
+/* The state comes before the outcome: a request that was registered, and is sent again after its
+ * agent was revoked, is refused like any other. */
+static void refuse_state(const struct registration *registration, struct cache_agent *agent)
+{
+    cache_invalidate(&registration->daemon->cache, agent); /* it may be believed active */
+    ipc_fail(registration->to, ERROR_FORBIDDEN, "the agent's state does not allow it to register");
+}
+
 static void on_registered(void *arg, const struct pg_answer *answer)
 {
     struct registration *registration = arg;
-    struct cache_agent *agent =
-        cache_get(&registration->daemon->cache, registration->params[PARAM_TENANT_ID],
-                  registration->params[PARAM_SPIFFE_ID]);
-    enum agent_state state;
+    struct cache_agent *agent = agent_of(registration);
+    bool answered = answer->outcome == PG_OK;
+    enum agent_state state =
+        answered ? agent_state_from_name(pg_value(answer, 0, 0)) : AGENT_UNKNOWN;
 
-    if (answer->outcome == PG_REFUSED && strcmp(answer->constraint, agent_id_constraint) == 0) {
+    if (answer->outcome == PG_REFUSED && strcmp(answer->constraint, agent_id_constraint) == 0)
         ipc_fail(registration->to, ERROR_CONFLICT,
                  "another SPIFFE ID of this tenant has this agent_id");
-    } else if (answer->outcome != PG_OK) {
+    else if (!answered)
         back_fail(registration->to, answer);
-    } else if (pg_value(answer, 0, 1).ptr) {
-        state = agent_state_from_name(pg_value(answer, 0, 0));
+    else if (state == AGENT_QUARANTINED || state == AGENT_REVOKED)
+        refuse_state(registration, agent);
+    else if (pg_value(answer, 0, 1).ptr)
         answer_registered(registration, answer, agent, state);
-    } else if (pg_value(answer, 0, 0).ptr) {
-        ipc_fail(registration->to, ERROR_FORBIDDEN,
-                 "the agent's state does not allow it to register");
-    } else if (!registration->asked_again) {
-        /* Another connection committed this row while the statement looked: a new snapshot sees it.
-         */
-        registration->asked_again = true;
-        submit(registration);
+    else if (ask_again(registration))
         return;
-    } else {
+    else
         ipc_fail(registration->to, ERROR_UNAVAILABLE,
                  "the registration is being written elsewhere");
-    }
     registration_free(registration);
+}
+
+/* How long an agent counts as live after its last heartbeat on record: three intervals (the
+ * contract), and what a heartbeat may wait to be written. */
+static int64_t live_seconds(const struct registryd *daemon)
+{
+    return 3 * daemon->options.mesh_heartbeat_interval_seconds +
+           daemon->options.mesh_write_behind_seconds;
+}
+
+struct number_text {
+    char text[NUMBER_TEXT_BYTES];
+};
+
+static struct number_text number_text(int64_t number)
+{
+    struct number_text made;
+
+    snprintf(made.text, sizeof(made.text), "%lld", (long long)number);
+    return made;
 }
 
 void registryd_register(void *arg, struct ipc_reply_to to, const struct message *message)
@@ -164,19 +201,26 @@ void registryd_register(void *arg, struct ipc_reply_to to, const struct message 
     struct registryd *daemon = arg;
     const struct msg_mesh_register *body = &message->body.mesh_register;
     struct registration *registration = memory_new(1, sizeof(*registration));
-    char request_id[UUID_TEXT_BYTES], received_ms[NUMBER_TEXT_BYTES];
+    struct number_text received_ms = number_text(body->received_at),
+                       live = number_text(live_seconds(daemon)),
+                       split_brain = number_text(daemon->options.mesh_split_brain_seconds);
+    char request_id[UUID_TEXT_BYTES];
+    struct cache_agent *agent;
 
     ids_uuid_text(message->id.bytes, request_id);
-    snprintf(received_ms, sizeof(received_ms), "%lld", (long long)body->received_at);
     *registration = (struct registration){
         .daemon = daemon,
         .to = to,
         .params = {body->tenant_id, body->spiffe_id, body->agent_id, str_from(request_id),
                    body->hostname, body->fingerprint, body->endpoint, body->version,
-                   body->capabilities, body->metadata, body->source_ip, body->trace_id,
-                   str_from(received_ms), str_from(daemon->back.node)},
+                   body->capabilities, body->metadata, body->source_ip, body->source_ip_claimed,
+                   body->trace_id, str_from(received_ms.text), str_from(daemon->back.node),
+                   str_from(live.text), str_from(split_brain.text)},
     };
     keep_params(registration);
+    agent = agent_of(registration);
+    if (agent->dirty) /* its key makes the registration wait for this write: it is newer */
+        heartbeat_write(daemon, agent);
     submit(registration);
 }
 

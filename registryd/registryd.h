@@ -20,6 +20,7 @@ struct registryd {
     struct cache cache;
     struct hints *hints;
     struct event *write_behind;
+    size_t waiter_count;          /* heartbeats that wait for a look-up */
     size_t round_left;            /* agents that this round of writing behind has yet to write */
     int64_t beat_window_start_ms; /* beats are counted over one second at a time… */
     int64_t beats_in_window;

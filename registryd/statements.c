@@ -6,10 +6,10 @@
 #undef STATEMENT
 
 const struct pg_statement registryd_statements[] = {
-    [STATEMENT_REGISTER] = {"register", sql_register, 14, true},
+    [STATEMENT_REGISTER] = {"register", sql_register, 17, true},
     [STATEMENT_LOOKUP] = {"lookup", sql_lookup, 2, true},
     [STATEMENT_SELF] = {"self", sql_self, 2, true},
-    [STATEMENT_WRITE_HEARTBEAT] = {"write_heartbeat", sql_write_heartbeat, 5, true},
+    [STATEMENT_WRITE_HEARTBEAT] = {"write_heartbeat", sql_write_heartbeat, 6, true},
     {NULL, NULL, 0, false},
 };
 

@@ -37,9 +37,12 @@ GRANT EXECUTE ON FUNCTION caf_event_id(uuid, text) TO caf_registry, caf_event;
 GRANT SELECT, INSERT ON agent_registry TO caf_registry;
 GRANT UPDATE (hostname, machine_id_fingerprint, endpoint, version, capabilities, metadata, state, last_heartbeat,
               heartbeat_status, last_heartbeat_via, previous_fingerprint, previous_hostname, recent_requests,
-              recent_outcomes, changed_xid) ON agent_registry TO caf_registry;
+              recent_outcomes, changed_xid, fingerprint_source_ip, fingerprint_reported_at,
+              previous_fingerprint_source_ip, previous_fingerprint_reported_at, previous_fingerprint_heard_at,
+              metadata_at) ON agent_registry TO caf_registry;
 GRANT INSERT ON identity_outbox TO caf_registry;
 GRANT EXECUTE ON FUNCTION caf_agent_json(agent_registry) TO caf_registry;
+GRANT EXECUTE ON FUNCTION caf_hostname_sharers(text[], text[], text[], timestamptz[]) TO caf_registry;
 
 -- eventd moves events from the outbox to where they stay.
 GRANT SELECT, DELETE ON identity_outbox TO caf_event;

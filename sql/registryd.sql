@@ -5,63 +5,114 @@
 -- The one upsert. An agent's row is its (tenant_id, spiffe_id); the replaced fingerprint and hostname are kept by the
 -- statement itself, so no other registration can slip between reading and writing. A request that this row has already
 -- seen, or a state that allows no registration, changes nothing. The events that follow are written beside it.
+--
+-- outcome is a sum: 1 created, 2 another fingerprint than on record, 4 another hostname, 8 split brain: the fingerprint
+-- is back that the one on record had replaced, and under it the agent was heard from within the window. A, B, A is one,
+-- at the second A. It was now B that was replaced: should B come back in time (A, B, A, B), that is the next, and so at
+-- each return. A, B, C is none: nothing came back. A registration without a fingerprint moves none of this.
+-- That others share the hostname is no part of it: the answer does not say it, and a repeated request tells no event.
 WITH input AS MATERIALIZED (
     SELECT i.*, to_timestamp(i.received_ms / 1000.0) AS received_at
     FROM unnest($1::int[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::text[], $7::text[],
-                $8::text[], $9::text[], $10::jsonb[], $11::jsonb[], $12::text[], $13::text[],
-                $14::bigint[], $15::text[])
+                $8::text[], $9::text[], $10::jsonb[], $11::jsonb[], $12::text[], $13::text[], $14::text[],
+                $15::bigint[], $16::text[])
          AS i(ord, tenant_id, spiffe_id, agent_id, request_id, hostname, fingerprint,
-              endpoint, version, capabilities, metadata, source_ip, trace_id, received_ms, node)
+              endpoint, version, capabilities, metadata, source_ip, source_ip_claimed, trace_id,
+              received_ms, node)
+), settings AS (
+    -- The same in every row.
+    SELECT ($17::bigint[])[1] * interval '1 second' AS live_for,
+           ($18::bigint[])[1] * interval '1 second' AS split_brain_within
 ), upsert AS (
     INSERT INTO agent_registry AS r
-        (tenant_id, spiffe_id, agent_id, hostname, machine_id_fingerprint, endpoint, version,
-         capabilities, metadata, state, registered_at, last_heartbeat, last_heartbeat_via,
-         recent_requests, recent_outcomes)
-    SELECT tenant_id, spiffe_id, agent_id, hostname, fingerprint, endpoint, version,
-           capabilities, metadata, 'active', received_at, received_at, 'certificate',
-           ARRAY[request_id], ARRAY[1]::smallint[]
+        (tenant_id, spiffe_id, agent_id, hostname, machine_id_fingerprint, fingerprint_source_ip,
+         fingerprint_reported_at, endpoint, version, capabilities, metadata, metadata_at, state,
+         registered_at, last_heartbeat, last_heartbeat_via, recent_requests, recent_outcomes)
+    SELECT tenant_id, spiffe_id, agent_id, hostname, fingerprint,
+           CASE WHEN fingerprint IS NOT NULL THEN source_ip END,
+           CASE WHEN fingerprint IS NOT NULL THEN received_at END,
+           endpoint, version, capabilities, metadata,
+           CASE WHEN metadata IS NOT NULL THEN received_at END,
+           'active', received_at, received_at, 'certificate', ARRAY[request_id], ARRAY[1]::smallint[]
     FROM input
     ORDER BY tenant_id, spiffe_id
     ON CONFLICT (tenant_id, spiffe_id) DO UPDATE SET
         hostname = EXCLUDED.hostname,
         machine_id_fingerprint = COALESCE(EXCLUDED.machine_id_fingerprint, r.machine_id_fingerprint),
+        fingerprint_source_ip = COALESCE(EXCLUDED.fingerprint_source_ip, r.fingerprint_source_ip),
+        fingerprint_reported_at = COALESCE(EXCLUDED.fingerprint_reported_at, r.fingerprint_reported_at),
         endpoint = COALESCE(EXCLUDED.endpoint, r.endpoint),
         version = COALESCE(EXCLUDED.version, r.version),
         capabilities = COALESCE(EXCLUDED.capabilities, r.capabilities),
         metadata = COALESCE(EXCLUDED.metadata, r.metadata),
+        metadata_at = COALESCE(EXCLUDED.metadata_at, r.metadata_at),
         state = 'active',
         last_heartbeat = GREATEST(r.last_heartbeat, EXCLUDED.last_heartbeat),
         last_heartbeat_via = 'certificate',
-        previous_fingerprint = r.machine_id_fingerprint,
+        previous_fingerprint = CASE WHEN EXCLUDED.machine_id_fingerprint <> r.machine_id_fingerprint
+            THEN r.machine_id_fingerprint ELSE r.previous_fingerprint END,
+        previous_fingerprint_source_ip = CASE WHEN EXCLUDED.machine_id_fingerprint <> r.machine_id_fingerprint
+            THEN r.fingerprint_source_ip ELSE r.previous_fingerprint_source_ip END,
+        previous_fingerprint_reported_at = CASE WHEN EXCLUDED.machine_id_fingerprint <> r.machine_id_fingerprint
+            THEN r.fingerprint_reported_at ELSE r.previous_fingerprint_reported_at END,
+        previous_fingerprint_heard_at = CASE WHEN EXCLUDED.machine_id_fingerprint <> r.machine_id_fingerprint
+            THEN r.last_heartbeat ELSE r.previous_fingerprint_heard_at END,
         previous_hostname = r.hostname,
         recent_requests = (EXCLUDED.recent_requests || r.recent_requests)[1:8],
         recent_outcomes = (ARRAY[
             (CASE WHEN EXCLUDED.machine_id_fingerprint <> r.machine_id_fingerprint THEN 2 ELSE 0 END
-             + CASE WHEN EXCLUDED.hostname <> r.hostname THEN 4 ELSE 0 END)::smallint]
+             + CASE WHEN EXCLUDED.hostname <> r.hostname THEN 4 ELSE 0 END
+             + CASE WHEN EXCLUDED.machine_id_fingerprint <> r.machine_id_fingerprint
+                     AND EXCLUDED.machine_id_fingerprint = r.previous_fingerprint
+                     AND r.previous_fingerprint_heard_at
+                         >= EXCLUDED.last_heartbeat - (SELECT split_brain_within FROM settings)
+               THEN 8 ELSE 0 END)::smallint]
             || r.recent_outcomes)[1:8],
         changed_xid = pg_current_xact_id()
     WHERE r.state IN ('active', 'deregistered')
       AND NOT EXCLUDED.recent_requests[1] = ANY (r.recent_requests)
     RETURNING r.tenant_id, r.spiffe_id, r.state, r.agent_id, r.hostname, r.machine_id_fingerprint,
-              r.previous_fingerprint, r.previous_hostname, r.recent_outcomes[1] AS outcome,
-              caf_agent_json(r) AS agent
+              r.fingerprint_source_ip, r.fingerprint_reported_at, r.previous_fingerprint,
+              r.previous_fingerprint_source_ip, r.previous_fingerprint_reported_at,
+              r.previous_hostname, r.recent_outcomes[1] AS outcome, caf_agent_json(r) AS agent
+), shared AS (
+    -- One call, made of all rows of the upsert: it runs when these are written.
+    SELECT found.*
+    FROM (SELECT array_agg(tenant_id) AS tenant_ids, array_agg(spiffe_id) AS spiffe_ids,
+                 array_agg(u.hostname) AS hostnames, array_agg(i.received_at - live_for) AS since
+          FROM upsert u
+          JOIN input i USING (tenant_id, spiffe_id)
+          CROSS JOIN settings) AS written
+    CROSS JOIN LATERAL caf_hostname_sharers(tenant_ids, spiffe_ids, hostnames, since) AS found
 ), happened AS (
     SELECT i.ord, i.request_id, i.source_ip, i.trace_id, i.received_at, i.node,
-           u.tenant_id, u.spiffe_id, u.hostname, e.event_type, e.severity, e.details
+           u.tenant_id, u.spiffe_id, u.hostname, e.event_type, e.severity,
+           jsonb_build_object('agent_id', u.agent_id) || e.details
+               || CASE WHEN i.source_ip_claimed IS NULL THEN '{}'
+                       ELSE jsonb_build_object('source_ip_claimed', i.source_ip_claimed) END AS details
     FROM upsert u
     JOIN input i USING (tenant_id, spiffe_id)
+    LEFT JOIN shared s ON s.tenant = u.tenant_id AND s.identity = u.spiffe_id
     CROSS JOIN LATERAL (VALUES
-        (0, 'identity.enrollment_success', 'info',
-         jsonb_build_object('agent_id', u.agent_id, 'created', u.outcome & 1 = 1,
+        (true, 'identity.enrollment_success', 'info',
+         jsonb_build_object('created', u.outcome & 1 = 1, 'machine_id_fingerprint', u.machine_id_fingerprint)),
+        (u.outcome & 2 = 2, 'identity.fingerprint_drift', 'warn',
+         jsonb_build_object('previous_fingerprint', u.previous_fingerprint,
                             'machine_id_fingerprint', u.machine_id_fingerprint)),
-        (2, 'identity.fingerprint_drift', 'warn',
-         jsonb_build_object('agent_id', u.agent_id, 'previous_fingerprint', u.previous_fingerprint,
-                            'machine_id_fingerprint', u.machine_id_fingerprint)),
-        (4, 'identity.hostname_changed', 'info',
-         jsonb_build_object('agent_id', u.agent_id, 'previous_hostname', u.previous_hostname,
-                            'hostname', u.hostname))
-    ) AS e(flag, event_type, severity, details)
-    WHERE u.outcome & e.flag = e.flag
+        (u.outcome & 4 = 4, 'identity.hostname_changed', 'info',
+         jsonb_build_object('previous_hostname', u.previous_hostname, 'hostname', u.hostname)),
+        (u.outcome & 8 = 8, 'identity.split_brain', 'error',
+         jsonb_build_object('machine_id_fingerprint', u.machine_id_fingerprint,
+                            'source_ip', u.fingerprint_source_ip,
+                            'reported_at', caf_time(u.fingerprint_reported_at),
+                            'previous_fingerprint', u.previous_fingerprint,
+                            'previous_source_ip', u.previous_fingerprint_source_ip,
+                            'previous_reported_at', caf_time(u.previous_fingerprint_reported_at))),
+        (s.others IS NOT NULL, 'identity.hostname_shared', 'warn',
+         jsonb_build_object('hostname', u.hostname, 'machine_id_fingerprint', u.machine_id_fingerprint,
+                            'others', s.others, 'more', s.more))
+    ) AS e(holds, event_type, severity, details)
+    WHERE e.holds
 ), noted AS (
     INSERT INTO identity_outbox
         (event_id, tenant_id, event_type, severity, spiffe_id, hostname, source_ip, trace_id,
@@ -71,8 +122,8 @@ WITH input AS MATERIALIZED (
     FROM happened
     ON CONFLICT DO NOTHING
 )
--- outcome is NULL where this request wrote nothing and has not been seen: the state forbids it, or the row came
--- after this statement's snapshot (state is NULL then too).
+-- outcome is NULL where this request wrote nothing and has not been seen: the state forbids it, or the row was
+-- made or changed after this statement's snapshot, whose state (NULL: none) then forbids nothing.
 SELECT i.ord,
        COALESCE(u.state, r.state) AS state,
        COALESCE(u.outcome, r.recent_outcomes[array_position(r.recent_requests, i.request_id)]) AS outcome,
@@ -97,13 +148,16 @@ FROM unnest($1::int[], $2::text[], $3::text[]) AS i(ord, tenant_id, spiffe_id)
 JOIN agent_registry r ON r.tenant_id = i.tenant_id AND r.spiffe_id = i.spiffe_id;
 
 -- name: write_heartbeat
--- Write-behind. It never brings anybody back: the state guards it.
+-- Write-behind. It never brings anybody back: the state guards it. Metadata that were said before those on record, by a
+-- heartbeat to one node and a registration at another, or by a write that had to be repeated, do not replace them.
 UPDATE agent_registry r
 SET last_heartbeat = GREATEST(r.last_heartbeat, to_timestamp(i.heartbeat_ms / 1000.0)),
     last_heartbeat_via = 'certificate',
     heartbeat_status = COALESCE(i.status, r.heartbeat_status),
-    metadata = COALESCE(i.metadata, r.metadata)
-FROM unnest($1::int[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::jsonb[])
-     AS i(ord, tenant_id, spiffe_id, heartbeat_ms, status, metadata)
+    metadata = CASE WHEN to_timestamp(i.metadata_ms / 1000.0) < r.metadata_at THEN r.metadata
+                    ELSE COALESCE(i.metadata, r.metadata) END,
+    metadata_at = GREATEST(r.metadata_at, to_timestamp(i.metadata_ms / 1000.0))
+FROM unnest($1::int[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::jsonb[], $7::bigint[])
+     AS i(ord, tenant_id, spiffe_id, heartbeat_ms, status, metadata, metadata_ms)
 WHERE r.tenant_id = i.tenant_id AND r.spiffe_id = i.spiffe_id AND r.state IN ('active', 'quarantined')
 RETURNING i.ord, r.state;

@@ -26,7 +26,9 @@ ROLES = sorted(NEEDED)
 # What registryd may write again; the rest of an agent's row is written once.
 AGENT_COLUMNS_UPDATED = ("hostname", "machine_id_fingerprint", "endpoint", "version", "capabilities", "metadata",
                          "state", "last_heartbeat", "heartbeat_status", "last_heartbeat_via", "previous_fingerprint",
-                         "previous_hostname", "recent_requests", "recent_outcomes", "changed_xid")
+                         "previous_hostname", "recent_requests", "recent_outcomes", "changed_xid",
+                         "fingerprint_source_ip", "fingerprint_reported_at", "previous_fingerprint_source_ip",
+                         "previous_fingerprint_reported_at", "previous_fingerprint_heard_at", "metadata_at")
 numbers = itertools.count(1)
 
 

@@ -20,6 +20,7 @@ EXECUTE = {
     "caf_time(timestamp with time zone)": {"caf_registry", "caf_event", "caf_audit"},
     "caf_event_id(uuid,text)": {"caf_registry", "caf_event"},
     "caf_agent_json(agent_registry)": {"caf_registry"},
+    "caf_hostname_sharers(text[],text[],text[],timestamp with time zone[])": {"caf_registry"},
 }
 
 

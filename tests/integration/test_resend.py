@@ -11,21 +11,22 @@ from test_frames import HELLO, exchange, frame, unframe
 REGISTER, REGISTERED = 30, 31
 
 
-def register(stack, tenant, name, request_id=None, hostname="h", fingerprint=None, trace=None):
+def register(stack, tenant, name, hostname="h", fingerprint=None, trace=None, source_ip="192.0.2.1", claimed=None):
     """The frame of one registration; its request id and trace_id are new unless given."""
-    return frame(REGISTER, request_id or secrets.token_bytes(16), tenant, stack.agent_id(tenant, name), name,
-                 "192.0.2.1", trace or secrets.token_hex(8), int(time.time() * 1000), hostname, fingerprint,
-                 None, None, None, None)
+    return frame(REGISTER, secrets.token_bytes(16), tenant, stack.agent_id(tenant, name), name, source_ip, claimed,
+                 trace or secrets.token_hex(8), int(time.time() * 1000), hostname, fingerprint, None, None, None, None)
 
 
-def answers(stack, *frames):
-    """Sends each frame on a channel of its own, one after the other, and returns each one's one answer."""
+def answers(stack, *frames, together=False):
+    """Sends each frame on a channel of its own, one after the other, or all at once on one, and returns each one's one
+    answer."""
+    cases = [b"".join([HELLO, *frames])] if together else [HELLO + each for each in frames]
     replies = []
-    for how, data in exchange(stack, stack.folder.socket("registryd"), [HELLO + each for each in frames], enough=2):
+    for how, data in exchange(stack, stack.folder.socket("registryd"), cases, 1 + len(frames) // len(cases)):
         assert how == "enough", how
-        hello, answer = unframe(data)
+        hello, *found = unframe(data)
         assert hello[0] == 1
-        replies.append(answer)
+        replies += found
     return replies
 
 
@@ -60,3 +61,18 @@ def test_the_same_request_after_a_restart(stack):
     wait_for(lambda: events(stack, tenant))
     time.sleep(2)
     assert events(stack, tenant) == {("identity.enrollment_success", trace): 1}
+
+
+def test_a_repeated_split_brain_and_shared_hostname_are_told_once(stack):
+    tenant, trace = unique("resend"), secrets.token_hex(8)
+    back = register(stack, tenant, "a", fingerprint="x", trace=trace)
+    first = answers(stack, register(stack, tenant, "b"), register(stack, tenant, "a", fingerprint="x"),
+                    register(stack, tenant, "a", fingerprint="y"), back)[-1]
+    stack.kill("registryd")
+    again, = answers(stack, back)
+    assert first[2:5] == again[2:5] and first[2:4] == [False, True]
+    wait_for(lambda: len(events(stack, tenant)) >= 10)
+    time.sleep(2)
+    assert {event: count for (event, of), count in events(stack, tenant).items() if of == trace} == {
+        "identity.enrollment_success": 1, "identity.fingerprint_drift": 1, "identity.split_brain": 1,
+        "identity.hostname_shared": 1}
