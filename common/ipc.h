@@ -95,6 +95,16 @@ void ipc_reply(struct ipc_reply_to to, enum message_type type, const void *body)
 /* Answers a request with MSG_fail. message: shown to the client; at most 511 bytes are kept. */
 void ipc_fail(struct ipc_reply_to to, enum error_code code, const char *message);
 
+/* The channel of a request, held for messages that answer no request (ipc_push), until
+ * ipc_push_end. */
+struct ipc_channel *ipc_push_begin(struct ipc_reply_to to);
+
+/* Sends a message that answers no request: its id is all zeros. body as for ipc_channel_send.
+ * Nothing holds the sender up: look at ipc_channel_unsent. False: the peer is gone. */
+bool ipc_push(struct ipc_channel *channel, enum message_type type, const void *body);
+
+void ipc_push_end(struct ipc_channel *channel);
+
 /* Requests handed to handlers and not yet answered. */
 size_t ipc_server_unanswered(const struct ipc_server *server);
 
@@ -119,6 +129,8 @@ struct ipc_client_options {
     enum proto_peer self, peer;
     size_t max_in_flight;
     void (*lost)(void *arg, enum proto_peer peer); /* the channel ended: attach another, please */
+    void (*pushed)(void *arg, const struct message *message); /* what answers no request; NULL: it
+                                                                 is dropped */
     void *arg;
 };
 

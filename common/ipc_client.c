@@ -41,6 +41,13 @@ static void call_free(struct ipc_call *call)
 
 /* ---- answers -------------------------------------------------------------------------------- */
 
+static bool answers_no_request(const struct message *message)
+{
+    static const struct request_id no_request;
+
+    return memcmp(&message->id, &no_request, sizeof(no_request)) == 0;
+}
+
 static void on_message(struct ipc_channel *channel, const struct message *message, void *arg)
 {
     struct ipc_client *client = arg;
@@ -49,6 +56,11 @@ static void on_message(struct ipc_channel *channel, const struct message *messag
     void *answer_arg;
 
     (void)channel;
+    if (answers_no_request(message)) {
+        if (client->options.pushed)
+            client->options.pushed(client->options.arg, message);
+        return;
+    }
     HASH_FIND(hh, client->calls, &message->id, sizeof(message->id), call);
     if (!call) /* cancelled, past its deadline, or answered by the channel before this one */
         return;

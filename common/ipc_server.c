@@ -179,6 +179,29 @@ void ipc_fail(struct ipc_reply_to to, enum error_code code, const char *message)
     ipc_reply(to, MSG_fail, &fail);
 }
 
+/* ---- pushing -------------------------------------------------------------------------------- */
+
+struct ipc_channel *ipc_push_begin(struct ipc_reply_to to)
+{
+    ipc_channel_hold(to.channel);
+    return to.channel;
+}
+
+bool ipc_push(struct ipc_channel *channel, enum message_type type, const void *body)
+{
+    static const struct request_id no_request;
+
+    if (ipc_channel_is_closed(channel))
+        return false;
+    ipc_channel_send(channel, type, &no_request, body, -1);
+    return true;
+}
+
+void ipc_push_end(struct ipc_channel *channel)
+{
+    ipc_channel_release(channel);
+}
+
 /* ---- draining ------------------------------------------------------------------------------- */
 
 size_t ipc_server_unanswered(const struct ipc_server *server)

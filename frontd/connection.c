@@ -204,6 +204,7 @@ void connection_open(struct worker *worker, int fd, const struct address *addres
     connection->address = *address;
     address_format(address, connection->source_ip);
     connection->peer.options = &worker->options;
+    connection->peer.deny = &worker->deny;
     connection->readable = event_new(worker->service.base, fd, EV_READ, on_io, connection);
     connection->writable = event_new(worker->service.base, fd, EV_WRITE, on_io, connection);
     connection->timer = evtimer_new(worker->service.base, on_timer, connection);
@@ -237,6 +238,22 @@ void connection_drain_all(struct worker *worker)
     {
         drain_one(connection);
     }
+}
+
+void connection_cut_denied(struct worker *worker)
+{
+    struct connection *connection, *next;
+    long long cut = 0;
+
+    DL_FOREACH_SAFE(worker->connections, connection, next)
+    {
+        if (!deny_refusal(&worker->deny, &connection->peer.identity))
+            continue;
+        connection_close(connection);
+        cut++;
+    }
+    if (cut > 0)
+        log_info("connections of revoked identities cut", LOG_NUMBER("connections", cut));
 }
 
 void connection_close_all(struct worker *worker)

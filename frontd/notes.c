@@ -45,6 +45,7 @@ void notes_handshake(struct worker *worker, const struct tls_peer *peer, const c
                      const char *protocol, const char *failure)
 {
     bool accepted = !failure && peer->identity.kind != IDENTITY_NONE;
+    bool known = accepted || peer->is_denied;
     char *details;
     struct msg_event_note note;
 
@@ -53,9 +54,9 @@ void notes_handshake(struct worker *worker, const struct tls_peer *peer, const c
     details = failure ? make_details(protocol, "reason", failure, peer->claimed)
                       : make_details(protocol, "role", role_name(peer->identity.role), NULL);
     note = (struct msg_event_note){
-        .tenant_id = accepted ? peer->identity.tenant : STR("_system"),
+        .tenant_id = known ? peer->identity.tenant : STR("_system"),
         .event_type = accepted ? STR("auth.mtls_success") : STR("auth.mtls_failure"),
-        .spiffe_id = accepted ? str_from(peer->identity.spiffe_id) : STR_ABSENT,
+        .spiffe_id = known ? str_from(peer->identity.spiffe_id) : STR_ABSENT,
         .source_ip = str_from(source_ip),
         .occurred_at = clock_wall_ms(),
         .details = str_from(details),

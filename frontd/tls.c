@@ -28,6 +28,7 @@ void tls_peer_clear(struct tls_peer *peer)
     identity_clear(&peer->identity);
     free(peer->claimed);
     peer->claimed = NULL;
+    peer->is_denied = false;
 }
 
 /* ---- client certificates -------------------------------------------------------------------- */
@@ -105,6 +106,10 @@ static int verify_client(X509_STORE_CTX *store, void *arg)
         identity_clear(&peer->identity);
     }
     peer->claimed = claimed;
+    if (!why) {
+        why = deny_refusal(peer->deny, &peer->identity);
+        peer->is_denied = why != NULL;
+    }
     if (why)
         return refuse(store, peer, why);
     X509_STORE_CTX_set_error(store, X509_V_OK);

@@ -2,6 +2,7 @@
 #ifndef CAF_FRONTD_TLS_H
 #define CAF_FRONTD_TLS_H
 
+#include "frontd/deny.h"
 #include "frontd/identity.h"
 #include "frontd/signer_provider.h"
 
@@ -11,7 +12,9 @@
  * data. */
 struct tls_peer {
     const struct frontd_options *options;
+    const struct deny *deny;
     struct identity identity; /* nobody without a certificate */
+    bool is_denied;           /* the certificate was good, but the identity is revoked */
     char reason[128];         /* why the certificate was refused; empty: it was not */
     char *claimed;            /* the SPIFFE ID of a refused certificate, NULL for none */
     int reads_left;           /* from the socket, before OpenSSL is told to come back */

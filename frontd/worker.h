@@ -5,6 +5,7 @@
 #include "common/ipc.h"
 #include "common/service.h"
 #include "frontd/admission.h"
+#include "frontd/deny.h"
 #include "frontd/exchange.h"
 #include "frontd/lingering.h"
 #include "frontd/options.h"
@@ -34,6 +35,9 @@ struct worker {
     struct connection *connections;
     struct connection *queue; /* handshakes with something to do, in line */
     struct event *turn;       /* theirs */
+    struct deny deny;
+    struct event *deny_timer;   /* asks for the list again */
+    struct ipc_call *deny_call; /* NULL: has been answered */
     uint64_t notes_dropped;
     bool configured, ready;
 };
@@ -77,6 +81,22 @@ void connection_drain_all(struct worker *worker);
 /* Closes them all now. */
 void connection_close_all(struct worker *worker);
 
+/* Closes each connection whose identity is on the deny list, whatever it is doing. */
+void connection_cut_denied(struct worker *worker);
+
+/* ---- the deny list (deny_link.c) ------------------------------------------------------------ */
+
+/* Once the worker is configured. */
+void deny_link_open(struct worker *worker);
+
+/* registryd has a new channel: asks it for the list. */
+void deny_link_subscribe(struct worker *worker);
+
+/* What registryd pushed. */
+void deny_link_take(struct worker *worker, const struct message *message);
+
+void deny_link_close(struct worker *worker);
+
 /* ---- dispatch (routes.c) -------------------------------------------------------------------- */
 
 /* Finds the route, checks the caller's right and the media type, and runs the handler or answers
@@ -86,7 +106,8 @@ void routes_dispatch(struct exchange *exchange);
 /* ---- security events (notes.c) -------------------------------------------------------------- */
 
 /* Tells eventd how a handshake ended: auth.mtls_success for an identity, auth.mtls_failure with a
- * reason; nothing for a client that was accepted without a certificate. */
+ * reason, under the identity's own tenant when all that is wrong is that it is revoked; nothing for
+ * a client that was accepted without a certificate. */
 void notes_handshake(struct worker *worker, const struct tls_peer *peer, const char *source_ip,
                      const char *protocol, const char *failure);
 

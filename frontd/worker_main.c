@@ -38,6 +38,15 @@ static void on_backend_lost(void *arg, enum proto_peer peer)
     ipc_channel_send(worker->control, MSG_backend_lost, &no_request, &lost, -1);
 }
 
+static void accept_when_complete(struct worker *worker);
+
+/* registryd alone pushes anything. */
+static void on_pushed(void *arg, const struct message *message)
+{
+    deny_link_take(arg, message);
+    accept_when_complete(arg);
+}
+
 static void open_backends(struct worker *worker)
 {
     for (size_t i = 0; i < BACKEND_COUNT; i++) {
@@ -46,6 +55,7 @@ static void open_backends(struct worker *worker)
             .peer = backend_peers[i],
             .max_in_flight = (size_t)worker->options.limits_in_flight,
             .lost = on_backend_lost,
+            .pushed = backend_peers[i] == PEER_REGISTRYD ? on_pushed : NULL,
             .arg = worker,
         };
 
@@ -87,7 +97,8 @@ static void accept_when_complete(struct worker *worker)
 {
     const struct msg_worker_ready nothing;
 
-    if (worker->ready || worker->service.draining || !worker->tls || worker->listener < 0)
+    if (worker->ready || worker->service.draining || !worker->tls || worker->listener < 0 ||
+        !worker->deny.complete)
         return;
     worker->ready = true;
     accept_start(worker);
@@ -134,6 +145,7 @@ static void take_configuration(struct worker *worker, const struct msg_configure
     admission_open(&worker->admission, &worker->options);
     networks_read(&worker->options.listen_trusted_proxies, &worker->trusted_proxies);
     open_backends(worker);
+    deny_link_open(worker);
     worker->signer = signer_client_new(worker->backends[BACKEND_KEEPER], SIGN_SECONDS * 1000);
     struct signer_submitter submitter = signer_client_submitter(worker->signer);
     worker->provider = signer_provider_load(NULL, &submitter);
@@ -176,12 +188,15 @@ static void take_backend(struct worker *worker, uint64_t peer)
     int fd = ipc_channel_take_descriptor(worker->control);
     struct ipc_client *client = worker_backend(worker, (enum proto_peer)peer);
 
-    if (client && fd >= 0)
+    if (client && fd >= 0) {
         ipc_client_attach(client, fd);
-    else if (client) /* the kernel had no descriptor for it (recvmsg(2), MSG_CTRUNC) */
+        if (peer == PEER_REGISTRYD)
+            deny_link_subscribe(worker);
+    } else if (client) { /* the kernel had no descriptor for it (recvmsg(2), MSG_CTRUNC) */
         on_backend_lost(worker, (enum proto_peer)peer);
-    else if (fd >= 0)
+    } else if (fd >= 0) {
         close(fd);
+    }
 }
 
 static void on_control(struct ipc_channel *channel, const struct message *message, void *arg)
@@ -240,6 +255,7 @@ static void close_all(struct worker *worker)
     lingering_close_all(&worker->lingering);
     connection_queue_close(worker);
     accept_stop(worker);
+    deny_link_close(worker);
     SSL_CTX_free(worker->tls);
     if (worker->configured) {
         signer_provider_free(worker->provider);

@@ -46,13 +46,21 @@ static void mark_used(struct cache *cache, struct cache_agent *agent)
     DL_APPEND(cache->by_use, agent);
 }
 
-struct cache_agent *cache_find(struct cache *cache, struct str tenant_id, struct str spiffe_id)
+/* Without using it. */
+static struct cache_agent *find(struct cache *cache, struct str tenant_id, struct str spiffe_id)
 {
     struct cache_agent *agent;
     size_t len;
     cleanup_free char *key = make_key(tenant_id, spiffe_id, &len);
 
     HASH_FIND(hh, cache->by_key, key, len, agent);
+    return agent;
+}
+
+struct cache_agent *cache_find(struct cache *cache, struct str tenant_id, struct str spiffe_id)
+{
+    struct cache_agent *agent = find(cache, tenant_id, spiffe_id);
+
     if (agent)
         mark_used(cache, agent);
     return agent;
@@ -129,13 +137,14 @@ struct str cache_key(const struct cache_agent *agent)
 /* ---- what is known -------------------------------------------------------------------------- */
 
 bool cache_fill(struct cache_agent *agent, struct str agent_id, enum agent_state state,
-                uint64_t revision, int64_t sent_ms)
+                uint64_t changed_xid, uint64_t revision, int64_t sent_ms)
 {
     if (agent->revision != revision)
         return false;
     free(agent->agent_id);
     agent->agent_id = str_dup(agent_id);
     agent->state = state;
+    agent->changed_xid = changed_xid;
     agent->known_since_ms = sent_ms;
     return true;
 }
@@ -150,10 +159,33 @@ void cache_invalidate_all(struct cache *cache)
 {
     struct cache_agent *agent, *next;
 
+    cache->revision++;
     HASH_ITER(hh, cache->by_key, agent, next)
     {
         cache_invalidate(cache, agent);
     }
+}
+
+bool cache_apply_change(struct cache *cache, struct str tenant_id, struct str spiffe_id,
+                        uint64_t changed_xid)
+{
+    struct cache_agent *agent = find(cache, tenant_id, spiffe_id);
+
+    if (!agent) {
+        cache->revision++;
+        return false;
+    }
+    if (agent->state != AGENT_UNKNOWN && changed_xid != 0 && agent->changed_xid == changed_xid)
+        return false;
+    cache_invalidate(cache, agent);
+    return true;
+}
+
+uint64_t cache_changed_from(struct str text)
+{
+    long long number;
+
+    return text.ptr && str_to_number(text, INT64_MAX, &number) ? (uint64_t)number : 0;
 }
 
 /* ---- heartbeat values ----------------------------------------------------------------------- */

@@ -1,8 +1,8 @@
 /* The agents that registryd keeps in memory: enough to answer a heartbeat without the database.
  *
- * An entry is keyed by (tenant_id, spiffe_id), as the table is. It is authority only for a bounded
- * time (cache.authority_seconds) and only after a look-up that nothing has contradicted meanwhile.
- */
+ * An entry is keyed by (tenant_id, spiffe_id), as the table is. It is authority only after a
+ * look-up that nothing has contradicted meanwhile, and only while the change feed is fresh
+ * (feed.c). */
 #ifndef CAF_REGISTRYD_CACHE_H
 #define CAF_REGISTRYD_CACHE_H
 
@@ -27,6 +27,7 @@ struct cache_agent {
     size_t key_len, tenant_len;
     char *agent_id;
     enum agent_state state;
+    uint64_t changed_xid;   /* of what is known: the transaction that changed the row last */
     int64_t known_since_ms; /* monotonic: when the look-up that filled it was sent */
     uint64_t revision; /* moves at each invalidation: a look-up sent before it does not count */
     bool looking_up;   /* a look-up is under way, for all who wait */
@@ -63,13 +64,23 @@ struct cache_agent *cache_find(struct cache *cache, struct str tenant_id, struct
  * is the entry's at that moment, sent_ms the monotonic time. agent_id is copied. Returns whether it
  * counted. */
 bool cache_fill(struct cache_agent *agent, struct str agent_id, enum agent_state state,
-                uint64_t revision, int64_t sent_ms);
+                uint64_t changed_xid, uint64_t revision, int64_t sent_ms);
+
+/* The database says that this agent's row was changed last by changed_xid: invalidates what is
+ * known of it, but for what that very transaction left. Two numbers are only ever compared for
+ * equality: a lower one may be the later change. Where there is no entry, answers on their way for
+ * it will not count. Returns whether an entry was told what it did not know. */
+bool cache_apply_change(struct cache *cache, struct str tenant_id, struct str spiffe_id,
+                        uint64_t changed_xid);
+
+/* PostgreSQL's spelling of an xid8 as a number; 0, which no transaction has, for anything else. */
+uint64_t cache_changed_from(struct str text);
 
 /* What is known no longer counts; a look-up under way will not count either. Heartbeat values stay
  * to be written. */
 void cache_invalidate(struct cache *cache, struct cache_agent *agent);
 
-/* cache_invalidate for every entry. */
+/* cache_invalidate for every entry, and for those that are not there. */
 void cache_invalidate_all(struct cache *cache);
 
 /* Notes heartbeat values for the next write-behind; status and metadata, given at heartbeat_ms, are

@@ -1,6 +1,7 @@
 /* POST /v1/mesh/heartbeat: answered from the cache; a miss asks the database once for all who wait,
  * fills the cache and completes. Times are written behind, in batches. A hostname never reaches
  * this code: the row is the caller's own. */
+#include "registryd/feed.h"
 #include "registryd/registryd.h"
 
 #include "common/clock.h"
@@ -160,7 +161,7 @@ static void on_looked_up(void *arg, const struct pg_answer *answer)
         cache_drop(&lookup.daemon->cache, agent);
     } else {
         cache_fill(agent, pg_value(answer, 0, 0), agent_state_from_name(pg_value(answer, 0, 1)),
-                   lookup.revision, lookup.sent_ms);
+                   cache_changed_from(pg_value(answer, 0, 2)), lookup.revision, lookup.sent_ms);
         complete_waiters(lookup.daemon, agent);
     }
 }
@@ -204,10 +205,14 @@ static void wait_for_look_up(struct registryd *daemon, struct cache_agent *agent
     daemon->waiter_count++;
 }
 
+/* While the feed is fresh it tells of every change; each entry is looked at anew now and then all
+ * the same, at a time of its own. */
 static bool is_known(const struct registryd *daemon, const struct cache_agent *agent)
 {
-    return agent->state != AGENT_UNKNOWN && clock_monotonic_ms() - agent->known_since_ms <
-                                                daemon->options.cache_authority_seconds * 1000;
+    int64_t age = clock_monotonic_ms() - agent->known_since_ms;
+
+    return agent->state != AGENT_UNKNOWN && feed_is_fresh(daemon->feed) &&
+           age < daemon->options.feed_reload_seconds * 1000;
 }
 
 void registryd_heartbeat(void *arg, struct ipc_reply_to to, const struct message *message)

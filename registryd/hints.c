@@ -1,6 +1,12 @@
-/* Redis as a messenger between nodes: "this agent changed, look again". It carries hints, never
- * authority: whoever writes to it can make a cache look again and nothing else. Opens Redis' Unix
- * socket; holds no secret. */
+/* Tells other nodes that something changed, and hears them say so. Talks to Redis through two
+ * links: one subscribes, the other publishes, as Redis lets no connection do both. A message says
+ * only who sent it, so that nobody reads the feed for a change of his own; whoever can write to
+ * Redis can make a node read the feed at its bounded rate, and nothing else. What is lost here, the
+ * feed brings a moment later. */
+#include "registryd/hints.h"
+
+#include "registryd/feed.h"
+#include "registryd/redis_link.h"
 #include "registryd/registryd.h"
 
 #include "common/clock.h"
@@ -8,26 +14,104 @@
 #include "common/log.h"
 #include "common/memory.h"
 
-#include <hiredis/adapters/libevent.h>
-#include <hiredis/async.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 static const char channel_name[] = "caf:agents";
 
-enum { RETRY_FIRST_MS = 100, RETRY_MAX_MS = 5000, INSTANCE_BYTES = 8, UNANSWERED_MAX = 10000 };
+enum { RETRY_FIRST_MS = 100, RETRY_MAX_MS = 5000, INSTANCE_BYTES = 8 };
 
-/* One connection subscribes, the other publishes: Redis lets no connection do both. */
 struct hints {
     struct registryd *daemon;
-    char *socket;
-    redisAsyncContext *subscriber, *publisher;
-    bool subscribed, refused, closing;
-    size_t unanswered; /* hints that Redis has not confirmed: what a Redis that hangs may cost */
+    const char *socket;
+    struct redis_link *subscriber, *publisher;
+    bool subscribed, refused;
     char instance[2 * INSTANCE_BYTES + 1];
-    struct event *retry;
-    int64_t retry_ms;
+    struct event *retry, *publish;
+    int64_t retry_ms, published_ms, subscribed_ms;
+    uint64_t received;
 };
+
+/* ---- hints in ------------------------------------------------------------------------------- */
+
+static void take_hint(struct hints *hints)
+{
+    hints->received++;
+    feed_hint(hints->daemon->feed);
+}
+
+/* Reads for what was said while nobody listened. */
+static void take_subscription(struct hints *hints)
+{
+    if (!hints->subscribed)
+        log_info("Redis subscribed");
+    hints->subscribed = true;
+    hints->subscribed_ms = clock_monotonic_ms();
+    take_hint(hints);
+}
+
+/* On a subscribed connection: ["subscribe", channel, number] once, then ["message", channel, text].
+ * Whatever else it is may be a hint. */
+static void on_heard(void *arg, struct redis_link *link, const struct redis_reply *reply)
+{
+    struct hints *hints = arg;
+    const struct redis_word *first = &reply->words[0], *last = &reply->words[2];
+
+    if (reply->count == 1 && first->type == REDIS_WORD_ERROR) {
+        log_warn("Redis refuses the subscription", LOG_STR("reason", redis_word_excerpt(first)));
+        redis_link_end(link, "no subscription");
+    } else if (reply->count == 3 && last->type == REDIS_WORD_NUMBER) {
+        take_subscription(hints);
+    } else if (reply->count < 3 || !str_equal(redis_word_text(last), str_from(hints->instance))) {
+        take_hint(hints);
+    }
+}
+
+/* ---- hints out ------------------------------------------------------------------------------ */
+
+/* Redis refuses by an error reply, on a connection that lives on. The first refusal of a row is
+ * logged. */
+static void on_published(void *arg, struct redis_link *link, const struct redis_reply *reply)
+{
+    struct hints *hints = arg;
+    const struct redis_word *word = &reply->words[0];
+    bool refused = reply->count == 1 && word->type == REDIS_WORD_ERROR;
+
+    (void)link;
+    if (refused && !hints->refused)
+        log_warn("Redis refuses hints", LOG_STR("reason", redis_word_excerpt(word)));
+    hints->refused = refused;
+}
+
+static void publish_now(struct hints *hints)
+{
+    const char *const words[] = {"PUBLISH", channel_name, hints->instance};
+
+    hints->published_ms = clock_monotonic_ms();
+    if (hints->publisher)
+        redis_link_send(hints->publisher, 3, words);
+}
+
+static void on_publish_timer(evutil_socket_t fd, short what, void *arg)
+{
+    (void)fd;
+    (void)what;
+    publish_now(arg);
+}
+
+void hints_publish(struct hints *hints)
+{
+    int64_t wait;
+    struct timeval delay;
+
+    if (!hints || evtimer_pending(hints->publish, NULL))
+        return;
+    wait = hints->published_ms + hints->daemon->options.feed_hint_gap_ms - clock_monotonic_ms();
+    delay = clock_timeval(wait);
+    if (wait <= 0)
+        publish_now(hints);
+    else
+        event_add(hints->publish, &delay);
+}
 
 /* ---- connections ---------------------------------------------------------------------------- */
 
@@ -35,108 +119,54 @@ static void retry_later(struct hints *hints)
 {
     struct timeval delay = clock_timeval(hints->retry_ms);
 
-    if (hints->closing || evtimer_pending(hints->retry, NULL))
+    if (evtimer_pending(hints->retry, NULL))
         return;
-    evtimer_add(hints->retry, &delay);
+    event_add(hints->retry, &delay);
     hints->retry_ms = hints->retry_ms * 2 > RETRY_MAX_MS ? RETRY_MAX_MS : hints->retry_ms * 2;
 }
 
-static void forget(struct hints *hints, const redisAsyncContext *context)
+static void forget_subscriber(struct hints *hints, const char *why)
 {
-    if (context == hints->subscriber) {
-        if (hints->subscribed)
-            log_warn("Redis lost: other nodes' changes are learned from the database");
-        hints->subscriber = NULL;
-        hints->subscribed = false;
-    } else if (context == hints->publisher) {
+    hints->subscriber = NULL;
+    if (!hints->subscribed)
+        return;
+    log_warn("Redis lost: other nodes' changes are learned from the database alone",
+             LOG_TEXT("reason", why));
+    hints->subscribed = false;
+    if (clock_monotonic_ms() - hints->subscribed_ms > RETRY_MAX_MS) /* it was not one that ends at
+                                                                       once, again and again */
+        hints->retry_ms = RETRY_FIRST_MS;
+}
+
+static void on_ended(void *arg, struct redis_link *link, const char *why)
+{
+    struct hints *hints = arg;
+
+    if (link == hints->subscriber)
+        forget_subscriber(hints, why);
+    else
         hints->publisher = NULL;
-    }
     retry_later(hints);
 }
 
-static void on_connected(const redisAsyncContext *context, int status)
+static struct redis_link *open_link(struct hints *hints, const struct redis_link_events *events)
 {
-    if (status != REDIS_OK) /* hiredis frees the context after this */
-        forget(context->data, context);
+    return redis_link_open(hints->daemon->back.service.base, hints->socket,
+                           hints->daemon->options.feed_hint_gap_ms, events, hints);
 }
 
-static void on_disconnected(const redisAsyncContext *context, int status)
+static void open_missing(struct hints *hints)
 {
-    (void)status;
-    forget(context->data, context);
-}
+    static const struct redis_link_events hearing = {on_heard, on_ended};
+    static const struct redis_link_events publishing = {on_published, on_ended};
+    const char *const words[] = {"SUBSCRIBE", channel_name};
 
-static redisAsyncContext *connect_to(struct hints *hints)
-{
-    redisAsyncContext *context = redisAsyncConnectUnix(hints->socket);
-
-    if (!context || context->err ||
-        redisLibeventAttach(context, hints->daemon->back.service.base) != REDIS_OK) {
-        if (context)
-            redisAsyncFree(context);
-        return NULL;
-    }
-    context->data = hints;
-    redisAsyncSetConnectCallback(context, on_connected);
-    redisAsyncSetDisconnectCallback(context, on_disconnected);
-    return context;
-}
-
-/* ---- hints in ------------------------------------------------------------------------------- */
-
-/* The next word of text, up to a space; text moves behind it. */
-static struct str next_word(struct str *text)
-{
-    const char *space = memchr(text->ptr, ' ', text->len);
-    struct str word = {text->ptr, space ? (size_t)(space - text->ptr) : text->len};
-    size_t taken = word.len + (space ? 1 : 0);
-
-    *text = (struct str){text->ptr + taken, text->len - taken};
-    return word;
-}
-
-/* "INSTANCE TENANT SPIFFE_ID"; anything else is nobody's business. */
-static void take_hint(struct hints *hints, struct str text)
-{
-    struct str instance = next_word(&text), tenant_id = next_word(&text), spiffe_id = text;
-    struct cache_agent *agent;
-
-    if (str_equal(instance, str_from(hints->instance)) || !tenant_id.len || !spiffe_id.len)
-        return;
-    agent = cache_find(&hints->daemon->cache, tenant_id, spiffe_id);
-    if (agent)
-        cache_invalidate(&hints->daemon->cache, agent);
-    else
-        hints->daemon->cache.revision++; /* what is on its way for it does not count */
-}
-
-static void on_message(redisAsyncContext *context, void *reply_, void *arg)
-{
-    struct hints *hints = arg;
-    const redisReply *reply = reply_;
-
-    (void)context;
-    if (!reply || reply->type != REDIS_REPLY_ARRAY || reply->elements != 3)
-        return;
-    if (reply->element[2]->type == REDIS_REPLY_STRING) {
-        take_hint(hints, (struct str){reply->element[2]->str, reply->element[2]->len});
-    } else if (reply->element[2]->type == REDIS_REPLY_INTEGER) {
-        log_info("Redis subscribed");
-        hints->subscribed = true;
-        hints->retry_ms = RETRY_FIRST_MS;
-        /* What was said while nobody listened is lost: look at everything again. */
-        cache_invalidate_all(&hints->daemon->cache);
-    }
-}
-
-static void connect_missing(struct hints *hints)
-{
     if (!hints->publisher)
-        hints->publisher = connect_to(hints);
+        hints->publisher = open_link(hints, &publishing);
     if (!hints->subscriber) {
-        hints->subscriber = connect_to(hints);
+        hints->subscriber = open_link(hints, &hearing);
         if (hints->subscriber)
-            redisAsyncCommand(hints->subscriber, on_message, hints, "SUBSCRIBE %s", channel_name);
+            redis_link_send(hints->subscriber, 2, words);
     }
     if (!hints->publisher || !hints->subscriber)
         retry_later(hints);
@@ -146,24 +176,7 @@ static void on_retry(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     (void)what;
-    connect_missing(arg);
-}
-
-/* ---- hints out ------------------------------------------------------------------------------ */
-
-/* Redis refuses by an error reply, on a connection that lives on. The first refusal of a row is
- * logged. */
-static void on_published(redisAsyncContext *context, void *reply_, void *arg)
-{
-    struct hints *hints = arg;
-    const redisReply *reply = reply_;
-    bool refused = reply && reply->type == REDIS_REPLY_ERROR;
-
-    (void)context;
-    hints->unanswered--;
-    if (refused && !hints->refused)
-        log_warn("Redis refuses hints", LOG_STR("reason", ((struct str){reply->str, reply->len})));
-    hints->refused = refused;
+    open_missing(arg);
 }
 
 /* ---- outside -------------------------------------------------------------------------------- */
@@ -177,27 +190,16 @@ struct hints *hints_open(struct registryd *daemon, const char *socket)
         return NULL;
     hints = memory_new(1, sizeof(*hints));
     hints->daemon = daemon;
-    hints->socket = str_dup(str_from(socket));
+    hints->socket = socket;
     hints->retry_ms = RETRY_FIRST_MS;
     hints->retry = evtimer_new(daemon->back.service.base, on_retry, hints);
+    hints->publish = evtimer_new(daemon->back.service.base, on_publish_timer, hints);
+    if (!hints->retry || !hints->publish)
+        log_fatal("out of memory");
     ids_random(instance, sizeof(instance));
     ids_hex(instance, sizeof(instance), hints->instance);
-    connect_missing(hints);
+    open_missing(hints);
     return hints;
-}
-
-void hints_publish(struct hints *hints, struct str tenant_id, struct str spiffe_id)
-{
-    cleanup_free char *text = NULL;
-
-    if (!hints || !hints->publisher || hints->unanswered >= UNANSWERED_MAX)
-        return;
-    if (asprintf(&text, "%s %.*s %.*s", hints->instance, STR_ARGS(tenant_id), STR_ARGS(spiffe_id)) <
-        0)
-        log_fatal("out of memory");
-    if (redisAsyncCommand(hints->publisher, on_published, hints, "PUBLISH %s %s", channel_name,
-                          text) == REDIS_OK)
-        hints->unanswered++;
 }
 
 bool hints_connected(const struct hints *hints)
@@ -205,16 +207,20 @@ bool hints_connected(const struct hints *hints)
     return hints && hints->subscribed;
 }
 
+uint64_t hints_received(const struct hints *hints)
+{
+    return hints ? hints->received : 0;
+}
+
 void hints_close(struct hints *hints)
 {
     if (!hints)
         return;
-    hints->closing = true;
     if (hints->publisher)
-        redisAsyncFree(hints->publisher);
+        redis_link_close(hints->publisher);
     if (hints->subscriber)
-        redisAsyncFree(hints->subscriber);
+        redis_link_close(hints->subscriber);
     event_free(hints->retry);
-    free(hints->socket);
+    event_free(hints->publish);
     free(hints);
 }

@@ -1,6 +1,9 @@
 /* registryd: who the agents are. Serves frontd over one Unix socket; talks to PostgreSQL as
- * caf_registry (agent_registry, identity_outbox) and to Redis (hints). Must never touch audit rows,
- * events, certificates or clients. */
+ * caf_registry (agent_registry, identity_outbox, nodes) and to Redis (hints). Must never touch
+ * audit rows, events, certificates or clients. */
+#include "registryd/deny.h"
+#include "registryd/feed.h"
+#include "registryd/hints.h"
 #include "registryd/registryd.h"
 
 #include "common/clock.h"
@@ -30,6 +33,7 @@ static const struct ipc_handler handlers[] = {
     {MSG_mesh_register, registryd_register},
     {MSG_mesh_heartbeat, registryd_heartbeat},
     {MSG_mesh_self, registryd_self},
+    {MSG_deny_subscribe, registryd_deny_subscribe},
     {0, NULL},
 };
 
@@ -60,6 +64,10 @@ static const char *const allowed[] = {
     "agent_registry(previous_fingerprint_heard_at):UPDATE",
     "agent_registry(metadata_at):UPDATE",
     "identity_outbox:INSERT",
+    "nodes:SELECT",
+    "nodes:INSERT",
+    "nodes(last_seen):UPDATE",
+    "nodes(applied):UPDATE",
     NULL,
 };
 
@@ -90,23 +98,43 @@ void registryd_status(void *arg, struct ipc_reply_to to, const struct message *m
 {
     struct registryd *daemon = arg;
     bool ready = pg_writable(daemon->back.pg);
-    bool degraded = daemon->hints && !hints_connected(daemon->hints);
-    char detail[256];
+    bool hinted = !daemon->hints || hints_connected(daemon->hints);
+    bool degraded = !hinted || !feed_is_fresh(daemon->feed) || deny_is_full(daemon->deny);
+    char detail[320];
 
     (void)message;
     snprintf(detail, sizeof(detail),
-             "{\"database\":\"%s\",\"redis\":\"%s\",\"agents_cached\":%u,\"requests_pending\":%zu}",
+             "{\"database\":\"%s\",\"redis\":\"%s\",\"agents_cached\":%u,"
+             "\"requests_pending\":%zu,\"feed_lag_ms\":%lld,\"feed_read_age_ms\":%lld,"
+             "\"denied\":%zu,\"deny_list\":\"%s\"}",
              ready ? "ok" : "unavailable",
              !daemon->hints ? "off"
-             : degraded     ? "unavailable"
-                            : "ok",
-             HASH_COUNT(daemon->cache.by_key), pg_pending(daemon->back.pg));
+             : hinted       ? "ok"
+                            : "unavailable",
+             HASH_COUNT(daemon->cache.by_key), pg_pending(daemon->back.pg),
+             (long long)feed_lag_ms(daemon->feed), (long long)feed_read_age_ms(daemon->feed),
+             deny_count(daemon->deny),
+             deny_is_full(daemon->deny)    ? "full"
+             : deny_is_whole(daemon->deny) ? "ok"
+                                           : "loading");
     ipc_reply(
         to, MSG_status,
         &(struct msg_status){.ready = ready, .degraded = degraded, .detail = str_from(detail)});
 }
 
+void registryd_deny_subscribe(void *arg, struct ipc_reply_to to, const struct message *message)
+{
+    (void)message;
+    deny_subscribe(((struct registryd *)arg)->deny, to);
+}
+
 /* ---- stopping: answer what was asked, then write what was noted ----------------------------- */
+
+/* Reads under way whose answer nobody waits for. */
+static size_t nobodys_reads(const struct registryd *daemon)
+{
+    return feed_pending(daemon->feed) + deny_pending(daemon->deny);
+}
 
 static void stop_when_written(evutil_socket_t fd, short what, void *arg)
 {
@@ -116,7 +144,7 @@ static void stop_when_written(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     heartbeat_write_some(daemon, daemon->cache.dirty_count);
-    if (pg_pending(daemon->back.pg) == 0 && daemon->cache.dirty_count == 0)
+    if (pg_pending(daemon->back.pg) == nobodys_reads(daemon) && daemon->cache.dirty_count == 0)
         service_stop(&daemon->back.service);
     else
         event_base_once(daemon->back.service.base, -1, EV_TIMEOUT, stop_when_written, daemon,
@@ -125,7 +153,11 @@ static void stop_when_written(evutil_socket_t fd, short what, void *arg)
 
 static void before_drain(struct back *back)
 {
-    event_del(((struct registryd *)back)->write_behind);
+    struct registryd *daemon = (struct registryd *)back;
+
+    event_del(daemon->write_behind);
+    feed_stop(daemon->feed);
+    deny_stop(daemon->deny);
 }
 
 static void after_drain(struct back *back)
@@ -152,10 +184,14 @@ int main(int argc, char **argv)
 
     back_open(&daemon.back, &spec, &daemon.options.back, argc, argv);
     daemon.cache.max_agents = (size_t)daemon.options.cache_max_agents;
+    daemon.deny = deny_open(&daemon);
+    daemon.feed = feed_open(&daemon);
     daemon.hints = hints_open(&daemon, daemon.options.redis_socket);
     open_write_behind(&daemon);
     status = back_serve(&daemon.back);
     hints_close(daemon.hints);
+    feed_close(daemon.feed);
+    deny_close(daemon.deny);
     event_free(daemon.write_behind);
     cache_free(&daemon.cache);
     back_close(&daemon.back);

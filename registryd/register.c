@@ -1,6 +1,7 @@
 /* POST /v1/mesh/register and GET /v1/mesh/self: one row of the batched upsert, or of the look-up,
  * per request. Writes agent_registry and identity_outbox through sql/registryd.sql and nothing
  * else. */
+#include "registryd/hints.h"
 #include "registryd/registryd.h"
 
 #include "common/clock.h"
@@ -103,9 +104,10 @@ static void answer_registered(struct registration *registration, const struct pg
         .events = {(const char *)ids, parse_event_ids(pg_value(answer, 0, 3), ids)},
     };
 
-    cache_fill(agent, registration->params[PARAM_AGENT_ID], state, registration->revision,
+    cache_fill(agent, registration->params[PARAM_AGENT_ID], state,
+               cache_changed_from(pg_value(answer, 0, 4)), registration->revision,
                registration->sent_ms);
-    hints_publish(daemon->hints, cache_tenant_id(agent), cache_spiffe_id(agent));
+    hints_publish(daemon->hints);
     ipc_reply(registration->to, MSG_mesh_registered, &reply);
 }
 

@@ -12,12 +12,16 @@ struct registryd_options {
 #undef OPTION
 };
 
+struct deny;
+struct feed;
 struct hints;
 
 struct registryd {
     struct back back;
     struct registryd_options options;
     struct cache cache;
+    struct deny *deny;
+    struct feed *feed;
     struct hints *hints;
     struct event *write_behind;
     size_t waiter_count;          /* heartbeats that wait for a look-up */
@@ -34,6 +38,8 @@ enum registryd_statement {
     STATEMENT_LOOKUP,
     STATEMENT_SELF,
     STATEMENT_WRITE_HEARTBEAT,
+    STATEMENT_FEED,
+    STATEMENT_REVOKED,
 };
 
 /* The table, ended by a row without a name. */
@@ -48,6 +54,7 @@ void registryd_refuse_state(struct ipc_reply_to to, enum agent_state state);
 void registryd_register(void *daemon, struct ipc_reply_to to, const struct message *message);
 void registryd_heartbeat(void *daemon, struct ipc_reply_to to, const struct message *message);
 void registryd_self(void *daemon, struct ipc_reply_to to, const struct message *message);
+void registryd_deny_subscribe(void *daemon, struct ipc_reply_to to, const struct message *message);
 void registryd_status(void *daemon, struct ipc_reply_to to, const struct message *message);
 
 /* ---- heartbeats ----------------------------------------------------------------------------- */
@@ -65,19 +72,5 @@ bool heartbeat_write(struct registryd *daemon, struct cache_agent *agent);
  * fewer when the database's queue fills: half of it is kept for those who wait for an answer.
  * Returns how many. */
 size_t heartbeat_write_some(struct registryd *daemon, size_t most);
-
-/* ---- hints (Redis) -------------------------------------------------------------------------- */
-
-/* Connects to Redis' Unix socket and goes on trying; NULL when socket is empty. */
-struct hints *hints_open(struct registryd *daemon, const char *socket);
-
-/* Tells the other nodes that this agent changed. Harmless while Redis is away. hints may be NULL.
- */
-void hints_publish(struct hints *hints, struct str tenant_id, struct str spiffe_id);
-
-/* Whether the subscription stands. */
-bool hints_connected(const struct hints *hints);
-
-void hints_close(struct hints *hints);
 
 #endif

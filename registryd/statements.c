@@ -10,6 +10,8 @@ const struct pg_statement registryd_statements[] = {
     [STATEMENT_LOOKUP] = {"lookup", sql_lookup, 2, true},
     [STATEMENT_SELF] = {"self", sql_self, 2, true},
     [STATEMENT_WRITE_HEARTBEAT] = {"write_heartbeat", sql_write_heartbeat, 6, true},
+    [STATEMENT_FEED] = {"feed", sql_feed, 8, false},
+    [STATEMENT_REVOKED] = {"revoked", sql_revoked, 3, false},
     {NULL, NULL, 0, false},
 };
 

@@ -74,7 +74,8 @@ WITH input AS MATERIALIZED (
     RETURNING r.tenant_id, r.spiffe_id, r.state, r.agent_id, r.hostname, r.machine_id_fingerprint,
               r.fingerprint_source_ip, r.fingerprint_reported_at, r.previous_fingerprint,
               r.previous_fingerprint_source_ip, r.previous_fingerprint_reported_at,
-              r.previous_hostname, r.recent_outcomes[1] AS outcome, caf_agent_json(r) AS agent
+              r.previous_hostname, r.recent_outcomes[1] AS outcome, caf_agent_json(r) AS agent,
+              r.changed_xid
 ), shared AS (
     -- One call, made of all rows of the upsert: it runs when these are written.
     SELECT found.*
@@ -128,7 +129,8 @@ SELECT i.ord,
        COALESCE(u.state, r.state) AS state,
        COALESCE(u.outcome, r.recent_outcomes[array_position(r.recent_requests, i.request_id)]) AS outcome,
        COALESCE(u.agent, caf_agent_json(r)) AS agent,
-       h.event_ids
+       h.event_ids,
+       COALESCE(u.changed_xid, r.changed_xid) AS changed_xid
 FROM input i
 LEFT JOIN upsert u USING (tenant_id, spiffe_id)
 LEFT JOIN agent_registry r ON u.tenant_id IS NULL
@@ -138,7 +140,7 @@ LEFT JOIN (SELECT ord, string_agg(caf_event_id(request_id, event_type)::text, ',
 
 -- name: lookup
 -- What the cache keeps of an agent.
-SELECT i.ord, r.agent_id, r.state
+SELECT i.ord, r.agent_id, r.state, r.changed_xid
 FROM unnest($1::int[], $2::text[], $3::text[]) AS i(ord, tenant_id, spiffe_id)
 JOIN agent_registry r ON r.tenant_id = i.tenant_id AND r.spiffe_id = i.spiffe_id;
 
@@ -161,3 +163,53 @@ FROM unnest($1::int[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::jso
      AS i(ord, tenant_id, spiffe_id, heartbeat_ms, status, metadata, metadata_ms)
 WHERE r.tenant_id = i.tenant_id AND r.spiffe_id = i.spiffe_id AND r.state IN ('active', 'quarantined')
 RETURNING i.ord, r.state;
+
+-- name: feed
+-- One read of the change feed by node $1. $2: the snapshot whose every change has been applied, NULL at first; $3: the
+-- snapshot of the first page when this is another page of one sweep, with $4, $5 and $6 the last row of the page before.
+-- $8: whether the node may say to others that it has applied $2.
+-- Always answers with this statement's own snapshot and with what names the server's history (system identifier and
+-- timeline), beside at most $7 rows: the changes that $2 did not see, and $3 did. Those are of the transactions that were
+-- open when $2 was taken, or began later; the two are apart so that each has its index condition, and that a transaction
+-- which stays open for long costs nothing.
+WITH seen AS (
+    INSERT INTO nodes (node, last_seen, applied)
+    VALUES ($1, now(), CASE WHEN $8::boolean THEN $2::pg_snapshot END)
+    ON CONFLICT (node) DO UPDATE SET last_seen = EXCLUDED.last_seen, applied = EXCLUDED.applied
+), here AS (
+    SELECT pg_current_snapshot()::text AS snapshot,
+           system_identifier || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS history
+    FROM pg_control_system()
+), begun_later AS (
+    SELECT changed_xid, tenant_id, spiffe_id, state
+    FROM agent_registry
+    WHERE changed_xid >= pg_snapshot_xmax($2::pg_snapshot)
+      AND ($3::pg_snapshot IS NULL OR pg_visible_in_snapshot(changed_xid, $3::pg_snapshot))
+      AND (changed_xid, tenant_id, spiffe_id) > ($4::xid8, $5::text, $6::text)
+    ORDER BY changed_xid, tenant_id, spiffe_id
+    LIMIT $7::int
+), open_then AS (
+    SELECT changed_xid, tenant_id, spiffe_id, state
+    FROM agent_registry
+    WHERE changed_xid = ANY (ARRAY(SELECT pg_snapshot_xip($2::pg_snapshot)))
+      AND ($3::pg_snapshot IS NULL OR pg_visible_in_snapshot(changed_xid, $3::pg_snapshot))
+      AND (changed_xid, tenant_id, spiffe_id) > ($4::xid8, $5::text, $6::text)
+    ORDER BY changed_xid, tenant_id, spiffe_id
+    LIMIT $7::int
+), changes AS (
+    SELECT changed_xid, tenant_id, spiffe_id, state
+    FROM (SELECT * FROM open_then UNION ALL SELECT * FROM begun_later) AS both_parts
+    ORDER BY changed_xid, tenant_id, spiffe_id
+    LIMIT $7::int
+)
+SELECT here.snapshot, here.history, c.changed_xid, c.tenant_id, c.spiffe_id, c.state
+FROM here LEFT JOIN changes c ON true
+ORDER BY c.changed_xid, c.tenant_id, c.spiffe_id;
+
+-- name: revoked
+-- A page of at most $3 revoked identities, in the order of the key, after ($1, $2).
+SELECT tenant_id, spiffe_id
+FROM agent_registry
+WHERE state = 'revoked' AND (tenant_id, spiffe_id) > ($1::text, $2::text)
+ORDER BY tenant_id, spiffe_id
+LIMIT $3::int;

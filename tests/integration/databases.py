@@ -17,7 +17,7 @@ SUPERUSER = "postgres"
 # What each daemon's role needs, as the self-test is told it.
 NEEDED = {
     "caf_registry": ["agent_registry:SELECT", "agent_registry:INSERT", "agent_registry:UPDATE",
-                     "identity_outbox:INSERT"],
+                     "identity_outbox:INSERT", "nodes:SELECT", "nodes:INSERT", "nodes:UPDATE"],
     "caf_event": ["security_events:SELECT", "security_events:INSERT", "identity_outbox:SELECT",
                   "identity_outbox:DELETE"],
     "caf_audit": ["god_mode_executions:SELECT", "god_mode_executions:INSERT"],
@@ -29,6 +29,7 @@ AGENT_COLUMNS_UPDATED = ("hostname", "machine_id_fingerprint", "endpoint", "vers
                          "previous_hostname", "recent_requests", "recent_outcomes", "changed_xid",
                          "fingerprint_source_ip", "fingerprint_reported_at", "previous_fingerprint_source_ip",
                          "previous_fingerprint_reported_at", "previous_fingerprint_heard_at", "metadata_at")
+NODE_COLUMNS_UPDATED = ("last_seen", "applied")
 numbers = itertools.count(1)
 
 

@@ -5,14 +5,15 @@ import uuid
 import psycopg2
 import psycopg2.errors
 import pytest
-from databases import AGENT_COLUMNS_UPDATED, NEEDED, ROLES, SUPERUSER
+from databases import AGENT_COLUMNS_UPDATED, NEEDED, NODE_COLUMNS_UPDATED, ROLES, SUPERUSER
 
 TABLE_PRIVILEGES = ["SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"]
 COLUMN_PRIVILEGES = ["SELECT", "INSERT", "UPDATE", "REFERENCES"]
 
 # What each role may do, to the letter. UPDATE of agent_registry is column by column.
 GRANTS = {
-    "caf_registry": {"agent_registry": {"SELECT", "INSERT"}, "identity_outbox": {"INSERT"}},
+    "caf_registry": {"agent_registry": {"SELECT", "INSERT"}, "identity_outbox": {"INSERT"},
+                     "nodes": {"SELECT", "INSERT"}},
     "caf_event": {"security_events": {"SELECT", "INSERT"}, "identity_outbox": {"SELECT", "DELETE"}},
     "caf_audit": {"god_mode_executions": {"SELECT", "INSERT"}},
 }
@@ -40,8 +41,8 @@ def test_column_privileges_are_exactly_these(migrated, role):
                                    AND attnum > 0 AND NOT attisdropped
                                    AND has_column_privilege(%s, c.oid, attnum, privilege)
                                    AND NOT has_table_privilege(%s, c.oid, privilege)""", COLUMN_PRIVILEGES, role, role)
-    updated = AGENT_COLUMNS_UPDATED if role == "caf_registry" else ()
-    assert set(found) == {("agent_registry", column, "UPDATE") for column in updated}
+    updated = {"agent_registry": AGENT_COLUMNS_UPDATED, "nodes": NODE_COLUMNS_UPDATED} if role == "caf_registry" else {}
+    assert set(found) == {(table, column, "UPDATE") for table, columns in updated.items() for column in columns}
 
 
 def test_nobody_else_has_a_privilege(migrated):

@@ -201,11 +201,11 @@ START_TEST(a_look_up_counts_when_nothing_came_between)
 {
     struct cache_agent *agent = get('a');
 
-    ck_assert(cache_fill(agent, STR("a-1"), AGENT_ACTIVE, agent->revision, 1000));
+    ck_assert(cache_fill(agent, STR("a-1"), AGENT_ACTIVE, 7, agent->revision, 1000));
     ck_assert_str_eq(agent->agent_id, "a-1");
     ck_assert_int_eq(agent->state, AGENT_ACTIVE);
     ck_assert_int_eq(agent->known_since_ms, 1000); /* when it was sent, not when it came */
-    ck_assert(cache_fill(agent, STR("a-2"), AGENT_REVOKED, agent->revision, 2000));
+    ck_assert(cache_fill(agent, STR("a-2"), AGENT_REVOKED, 7, agent->revision, 2000));
     ck_assert_str_eq(agent->agent_id, "a-2");
     ck_assert_int_eq(agent->state, AGENT_REVOKED);
 }
@@ -216,17 +216,17 @@ START_TEST(a_look_up_from_before_an_invalidation_does_not_count)
     struct cache_agent *agent = get('a'), *other = get('b');
     uint64_t sent = agent->revision;
 
-    ck_assert(cache_fill(agent, STR("a-1"), AGENT_ACTIVE, sent, 1000));
+    ck_assert(cache_fill(agent, STR("a-1"), AGENT_ACTIVE, 7, sent, 1000));
     cache_invalidate(&cache, agent);
     ck_assert_int_eq(agent->state, AGENT_UNKNOWN);
-    ck_assert(!cache_fill(agent, STR("a-1"), AGENT_ACTIVE, sent, 1001));
+    ck_assert(!cache_fill(agent, STR("a-1"), AGENT_ACTIVE, 7, sent, 1001));
     ck_assert_int_eq(agent->state, AGENT_UNKNOWN);
-    ck_assert(cache_fill(other, STR("b-1"), AGENT_ACTIVE, other->revision, 1000));
+    ck_assert(cache_fill(other, STR("b-1"), AGENT_ACTIVE, 7, other->revision, 1000));
     ck_assert_int_eq(other->state, AGENT_ACTIVE); /* the others' answers count as before */
     sent = agent->revision;
     cache_invalidate(&cache, agent); /* each moves it */
-    ck_assert(!cache_fill(agent, STR("a-1"), AGENT_ACTIVE, sent, 1002));
-    ck_assert(cache_fill(agent, STR("a-1"), AGENT_ACTIVE, agent->revision, 1003));
+    ck_assert(!cache_fill(agent, STR("a-1"), AGENT_ACTIVE, 7, sent, 1002));
+    ck_assert(cache_fill(agent, STR("a-1"), AGENT_ACTIVE, 7, agent->revision, 1003));
 }
 END_TEST
 
@@ -235,12 +235,12 @@ START_TEST(an_invalidation_of_all_is_one_of_each)
     struct cache_agent *one = get('a'), *other = get('b');
     uint64_t sent = one->revision, sent_other = other->revision;
 
-    cache_fill(one, STR("a-1"), AGENT_ACTIVE, sent, 1000);
+    cache_fill(one, STR("a-1"), AGENT_ACTIVE, 7, sent, 1000);
     cache_note_heartbeat(&cache, one, 7, STR("fine"), STR_ABSENT);
     cache_invalidate_all(&cache);
     ck_assert_int_eq(one->state, AGENT_UNKNOWN);
-    ck_assert(!cache_fill(one, STR("a-1"), AGENT_ACTIVE, sent, 1001));
-    ck_assert(!cache_fill(other, STR("b-1"), AGENT_ACTIVE, sent_other, 1001));
+    ck_assert(!cache_fill(one, STR("a-1"), AGENT_ACTIVE, 7, sent, 1001));
+    ck_assert(!cache_fill(other, STR("b-1"), AGENT_ACTIVE, 7, sent_other, 1001));
     ck_assert(one->dirty); /* what was heard is still to be written */
     ck_assert_str_eq(one->status, "fine");
 }
@@ -254,8 +254,105 @@ START_TEST(an_entry_made_again_takes_no_answer_that_was_its_forerunners)
     cache_invalidate(&cache, agent);
     cache_drop(&cache, agent);
     agent = get('a');
-    ck_assert(!cache_fill(agent, STR("a-1"), AGENT_ACTIVE, sent, 1000));
-    ck_assert(cache_fill(agent, STR("a-1"), AGENT_ACTIVE, agent->revision, 1000));
+    ck_assert(!cache_fill(agent, STR("a-1"), AGENT_ACTIVE, 7, sent, 1000));
+    ck_assert(cache_fill(agent, STR("a-1"), AGENT_ACTIVE, 7, agent->revision, 1000));
+}
+END_TEST
+
+/* ---- changes that the feed tells ------------------------------------------------------------- */
+
+static struct cache_agent *known(char letter, uint64_t changed_xid)
+{
+    struct cache_agent *agent = get(letter);
+
+    ck_assert(cache_fill(agent, STR("a-1"), AGENT_ACTIVE, changed_xid, agent->revision, 1000));
+    return agent;
+}
+
+static bool apply(char letter, uint64_t changed_xid)
+{
+    return cache_apply_change(&cache, STR("t"), text_of(letter), changed_xid);
+}
+
+START_TEST(a_change_by_the_transaction_that_is_known_changes_nothing)
+{
+    struct cache_agent *agent = known('a', 42);
+
+    ck_assert(!apply('a', 42));
+    ck_assert_int_eq(agent->state, AGENT_ACTIVE);
+}
+END_TEST
+
+START_TEST(a_change_by_any_other_transaction_is_one_lower_numbers_too)
+{
+    static const uint64_t others[] = {1, 41, 43, UINT64_MAX, 0};
+
+    for (size_t i = 0; i < COUNT_OF(others); i++) {
+        struct cache_agent *agent = known('a', 42);
+
+        ck_assert(apply('a', others[i]));
+        ck_assert_int_eq(agent->state, AGENT_UNKNOWN);
+    }
+}
+END_TEST
+
+START_TEST(a_number_that_nobody_could_read_is_like_no_other)
+{
+    known('a', 0);
+    ck_assert(apply('a', 0));
+}
+END_TEST
+
+START_TEST(a_change_makes_the_answer_on_its_way_count_no_more)
+{
+    struct cache_agent *agent = get('a');
+    uint64_t sent = agent->revision;
+
+    ck_assert(
+        apply('a', 42)); /* nothing is known: the very transaction may not be what it brings */
+    ck_assert(!cache_fill(agent, STR("a-1"), AGENT_ACTIVE, 41, sent, 1000));
+}
+END_TEST
+
+START_TEST(a_change_of_an_agent_without_an_entry_meets_the_answer_that_makes_one)
+{
+    uint64_t sent = get('a')->revision;
+
+    cache_drop(&cache, get('a'));
+    ck_assert(!apply('a', 42));
+    ck_assert_str_eq(present(), "");
+    ck_assert(!cache_fill(get('a'), STR("a-1"), AGENT_ACTIVE, 41, sent, 1000));
+}
+END_TEST
+
+START_TEST(an_invalidation_of_all_reaches_whom_the_table_has_not)
+{
+    uint64_t sent = get('a')->revision;
+
+    cache_drop(&cache, get('a'));
+    cache_invalidate_all(&cache);
+    ck_assert(!cache_fill(get('a'), STR("a-1"), AGENT_ACTIVE, 41, sent, 1000));
+}
+END_TEST
+
+START_TEST(a_change_is_no_use_of_the_entry)
+{
+    for (char letter = 'a'; letter <= 'd'; letter++)
+        known(letter, 1);
+    apply('a', 2);
+    get('e');
+    ck_assert_str_eq(present(), "bcde");
+}
+END_TEST
+
+START_TEST(transactions_are_read_as_postgres_writes_them)
+{
+    ck_assert_uint_eq(cache_changed_from(STR("1")), 1);
+    ck_assert_uint_eq(cache_changed_from(STR("4294967297")), 4294967297);
+    ck_assert_uint_eq(cache_changed_from(STR("")), 0);
+    ck_assert_uint_eq(cache_changed_from(STR_ABSENT), 0);
+    ck_assert_uint_eq(cache_changed_from(STR("-1")), 0);
+    ck_assert_uint_eq(cache_changed_from(STR("12x")), 0);
 }
 END_TEST
 
@@ -354,6 +451,14 @@ int main(void)
     tcase_add_test(values, a_look_up_from_before_an_invalidation_does_not_count);
     tcase_add_test(values, an_invalidation_of_all_is_one_of_each);
     tcase_add_test(values, an_entry_made_again_takes_no_answer_that_was_its_forerunners);
+    tcase_add_test(values, a_change_by_the_transaction_that_is_known_changes_nothing);
+    tcase_add_test(values, a_change_by_any_other_transaction_is_one_lower_numbers_too);
+    tcase_add_test(values, a_number_that_nobody_could_read_is_like_no_other);
+    tcase_add_test(values, a_change_makes_the_answer_on_its_way_count_no_more);
+    tcase_add_test(values, a_change_of_an_agent_without_an_entry_meets_the_answer_that_makes_one);
+    tcase_add_test(values, an_invalidation_of_all_reaches_whom_the_table_has_not);
+    tcase_add_test(values, a_change_is_no_use_of_the_entry);
+    tcase_add_test(values, transactions_are_read_as_postgres_writes_them);
     tcase_add_test(values, the_newest_values_wait_to_be_written_once);
     tcase_add_test(values, written_values_are_forgotten);
     tcase_add_test(values, dirty_agents_are_written_in_the_order_in_which_they_became_so);
