@@ -9,7 +9,10 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
-enum { READ_BYTES = 16384, FIRST_BYTES = 1024 }; /* a TLS record's most; a small request's buffer */
+enum {
+    RECORD_BYTES = 16384, /* a TLS record's most */
+    FIRST_BYTES = 1024,   /* a small request's buffer */
+};
 
 enum progress connection_wait(struct connection *connection, int ssl_error)
 {
@@ -48,7 +51,7 @@ void connection_drop_input(struct connection *connection)
 /* By way of the stack: who waits for bytes holds no buffer for them. */
 enum progress connection_fill(struct connection *connection)
 {
-    char bytes[READ_BYTES];
+    char bytes[RECORD_BYTES];
     size_t got;
     int error;
 
@@ -68,7 +71,7 @@ enum progress connection_fill(struct connection *connection)
 
 enum progress connection_fill_plain(struct connection *connection, size_t len)
 {
-    char bytes[READ_BYTES];
+    char bytes[RECORD_BYTES];
     ssize_t got =
         recv(connection->fd, bytes, len < sizeof(bytes) ? len : sizeof(bytes), MSG_DONTWAIT);
 
@@ -96,15 +99,16 @@ void connection_consume_request(struct connection *connection)
 
 /* ---- output --------------------------------------------------------------------------------- */
 
+/* A head and its body go out in one record when they fit in one. */
 enum progress connection_flush(struct connection *connection)
 {
-    struct evbuffer_iovec chunk;
-    size_t written;
+    size_t left, size, written;
 
-    while (evbuffer_get_length(connection->out) > 0) {
-        evbuffer_peek(connection->out, -1, NULL, &chunk, 1);
+    while ((left = evbuffer_get_length(connection->out)) > 0) {
+        size = left < RECORD_BYTES ? left : RECORD_BYTES;
         ERR_clear_error();
-        if (SSL_write_ex(connection->ssl, chunk.iov_base, chunk.iov_len, &written) != 1)
+        if (SSL_write_ex(connection->ssl, evbuffer_pullup(connection->out, (ssize_t)size), size,
+                         &written) != 1)
             return connection_wait(connection, SSL_get_error(connection->ssl, 0));
         evbuffer_drain(connection->out, written);
     }
