@@ -4,9 +4,9 @@
 #include "frontd/members.h"
 
 #include "common/memory.h"
+#include "frontd/json_numbers.h"
 
 #include <ctype.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -72,8 +72,14 @@ static char *take_text(const struct member *member, const json_t *value)
     return str_dup(text);
 }
 
+/* A body as Jansson sees it, and as it came. */
+struct body {
+    json_t *root;
+    struct str text;
+};
+
 /* The value as text that the caller frees; NULL when it is not what the row asks for. */
-static char *take_value(const struct member *member, const json_t *value)
+static char *take_value(const struct body *body, const struct member *member, const json_t *value)
 {
     cleanup_free char *text = NULL;
 
@@ -81,7 +87,7 @@ static char *take_value(const struct member *member, const json_t *value)
     case MEMBER_STRINGS:
         return strings_accepted(member, value) ? json_dumps(value, JSON_COMPACT) : NULL;
     case MEMBER_OBJECT:
-        text = json_is_object(value) ? json_dumps(value, JSON_COMPACT) : NULL;
+        text = json_is_object(value) ? json_dump_as_spelled(body->root, value, body->text) : NULL;
         return text && strlen(text) <= member->max ? steal_pointer(text) : NULL;
     case MEMBER_HOSTNAME:
         text = take_text(member, value);
@@ -105,8 +111,9 @@ static void describe(const struct member *member, const char *problem, char mess
         snprintf(message, MESSAGE_BYTES, "%s: %s; it must be %s, at most %zu of at most %zu bytes",
                  member->name, problem, kinds[member->type], member->min, member->max);
     else
-        snprintf(message, MESSAGE_BYTES, "%s: %s; it must be %s of %zu to %zu bytes", member->name,
-                 problem, kinds[member->type], member->min, member->max);
+        snprintf(message, MESSAGE_BYTES, "%s: %s; it must be %s of %zu to %zu bytes%s",
+                 member->name, problem, kinds[member->type], member->min, member->max,
+                 member->type == MEMBER_OBJECT ? ", no number with an exponent beyond 308" : "");
 }
 
 /* ---- the body ------------------------------------------------------------------------------- */
@@ -135,7 +142,7 @@ static json_t *parse_body(struct str body, char message[MESSAGE_BYTES])
 
     if (body.len == 0)
         return json_object();
-    root = json_loadb(body.ptr, body.len, JSON_REJECT_DUPLICATES, &error);
+    root = json_loadb(body.ptr, body.len, JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, &error);
     if (!root) {
         snprintf(message, MESSAGE_BYTES, "body: not JSON (line %d, column %d): %.120s", error.line,
                  error.column, error.text);
@@ -155,11 +162,11 @@ void members_free(char **values, size_t count)
         free(values[i]);
 }
 
-static bool take_members(const json_t *root, const struct member *members, size_t count,
+static bool take_members(const struct body *body, const struct member *members, size_t count,
                          char **values, char message[MESSAGE_BYTES])
 {
     for (size_t i = 0; i < count; i++) {
-        const json_t *value = json_object_get(root, members[i].name);
+        const json_t *value = json_object_get(body->root, members[i].name);
 
         if (!value || json_is_null(value)) {
             if (!members[i].required)
@@ -167,7 +174,7 @@ static bool take_members(const json_t *root, const struct member *members, size_
             describe(&members[i], "missing", message);
             return false;
         }
-        values[i] = take_value(&members[i], value);
+        values[i] = take_value(body, &members[i], value);
         if (!values[i]) {
             describe(&members[i], "not accepted", message);
             return false;
@@ -180,12 +187,12 @@ bool members_read(struct exchange *exchange, const struct member *members, size_
                   char **values)
 {
     char message[MESSAGE_BYTES];
-    json_t *root = parse_body(exchange->body, message);
+    struct body body = {parse_body(exchange->body, message), exchange->body};
     bool good;
 
     memset(values, 0, count * sizeof(*values));
-    good = root && take_members(root, members, count, values, message);
-    json_decref(root);
+    good = body.root && take_members(&body, members, count, values, message);
+    json_decref(body.root);
     if (good)
         return true;
     members_free(values, count);

@@ -11,7 +11,8 @@ enum member_type {
     MEMBER_PRINTABLE, /* min..max bytes of printable ASCII */
     MEMBER_HOSTNAME,  /* RFC 1123, at most max bytes; made lower-case, without a trailing dot */
     MEMBER_STRINGS, /* an array of at most min strings of at most max bytes each; as compact JSON */
-    MEMBER_OBJECT,  /* an object of at most max bytes as compact JSON */
+    MEMBER_OBJECT,  /* an object of at most max bytes as compact JSON, numbers as they were spelled,
+                       exponents within JSON_EXPONENT_MAX */
 };
 
 struct member {

@@ -195,6 +195,40 @@ def test_spaces_in_metadata_do_not_count(agent):
     assert agent.client.post("/v1/mesh/register", content=loose).status_code == 201
 
 
+SPELLED = {  # as sent, and as PostgreSQL's numeric writes the same number
+    "0.1": "0.1", "1.50": "1.50", "1E2": "100", "1e-3": "0.001", "-0.0": "0.0", "1e308": "1" + "0" * 308,
+    "1e-308": "0." + "0" * 307 + "1", "18446744073709551616": "18446744073709551616",
+    "0.1234567890123456789012345678901234567890": "0.1234567890123456789012345678901234567890",
+}
+
+
+@pytest.mark.parametrize("sent, kept", SPELLED.items(), ids=lambda v: v[:12])
+@pytest.mark.parametrize("route", ["register", "heartbeat"])
+def test_a_number_in_metadata_stays_the_number_it_was(agent, route, sent, kept):
+    agent.register()
+    body = f'{{"x":[7,{{"7":"7"}}],"metadata":{{"a":{sent}}},"hostname":"h"}}'
+    assert agent.client.post(f"/v1/mesh/{route}", content=body).status_code == 200
+    assert f'"metadata":{{"a": {kept}}}' in agent.self().text
+
+
+def test_metadata_full_of_the_longest_numbers(agent):
+    """What 4 KiB of it become when numeric writes them out still fits wherever the record goes."""
+    body = {"metadata": {"a": "@"}, "hostname": "h"}
+    numbers = ",".join(["1e308"] * 681)
+    assert len(f'{{"a":[{numbers}]}}') <= 4096
+    text = json.dumps(body).replace('"@"', f"[{numbers}]")
+    assert agent.client.post("/v1/mesh/register", content=text).status_code == 201
+    assert agent.self().json()["agent"]["metadata"]["a"] == [10**308] * 681
+
+
+@pytest.mark.parametrize("number", ["1e309", "1e-309", "1e999999", "1e-999999", "0e999999", "1e-2147483648",
+                                    "1e99999999999999999999", "1" * 400])
+@pytest.mark.parametrize("route", ["register", "heartbeat"])
+def test_a_number_out_of_bounds_is_refused(unregistered, route, number):
+    body = f'{{"hostname":"h","metadata":{{"a":[1,{number}]}}}}'
+    check_error(unregistered.client.post(f"/v1/mesh/{route}", content=body), 400, "VALIDATION")
+
+
 def nested(depth):
     """A body whose depth, the outermost object counted, is this."""
     return '{"hostname":"h","deep":' + "[" * (depth - 1) + "]" * (depth - 1) + "}"
@@ -207,6 +241,8 @@ BAD_JSON = {
     "too deep": nested(33), "far too deep": nested(20000),
     "no UTF-8": b'{"hostname":"h","x":"\xff\xfe"}', "overlong UTF-8": b'{"hostname":"h","x":"\xc0\xaf"}',
     "surrogate": '{"hostname":"h","x":"\\ud800"}', "NUL": '{"hostname":"h","metadata":{"a":"\\u0000"}}',
+    "NUL in a key": '{"hostname":"h","metadata":{"\\u0000":1}}',
+    "NUL in a list": '{"hostname":"h","capabilities":["\\u0000"]}',
     "raw control": '{"hostname":"h","x":"\n"}', "comment": '{"hostname":"h"/**/}', "comma": '{"hostname":"h",}',
 }
 

@@ -4,7 +4,7 @@
 #include "frontd/members.h"
 #include "tests/unit/exchange_stand_in.h"
 
-enum { HOST, TEXT, PRINTABLE, STRINGS, OBJECT, COUNT };
+enum { HOST, TEXT, PRINTABLE, STRINGS, OBJECT, WIDE, COUNT };
 
 static const struct member rows[COUNT] = {
     [HOST] = {"host", MEMBER_HOSTNAME, 1, 253, true},
@@ -12,6 +12,7 @@ static const struct member rows[COUNT] = {
     [PRINTABLE] = {"printable", MEMBER_PRINTABLE, 1, 8, false},
     [STRINGS] = {"strings", MEMBER_STRINGS, 3, 4, false},
     [OBJECT] = {"object", MEMBER_OBJECT, 0, 20, false},
+    [WIDE] = {"wide", MEMBER_OBJECT, 0, 400, false},
 };
 
 /* Reads the body from a copy of exactly its bytes. */
@@ -164,8 +165,8 @@ static const struct {
     {"[]", 1 << STRINGS},
     {"[\"a\"]", 1 << STRINGS},
     {"[1]", 0},
-    {"{}", 1 << OBJECT},
-    {"{\"a\":1}", 1 << OBJECT},
+    {"{}", 1 << OBJECT | 1 << WIDE},
+    {"{\"a\":1}", 1 << OBJECT | 1 << WIDE},
 };
 
 START_TEST(a_member_of_another_type_is_refused)
@@ -273,6 +274,76 @@ static const struct {
     {STR("{\"host\":\"h\",\"x\":[[{\"a\":1,\"b\":2,\"a\":2}]]}"), "body: not JSON"},
 };
 
+/* ---- numbers --------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *value, *text; /* text NULL: as value */
+} spelled[] = {
+    {"{\"a\":0.1}", NULL},
+    {"{\"a\":-0}", NULL},
+    {"{\"a\":[1.0,1.50,100,1E2,1e+02,1e-2,-1.5e-07]}", NULL},
+    {"{\"a\":18446744073709551616,\"b\":-9223372036854775809}", NULL},
+    {"{\"a\":123456789012345678901234567890123456789012345678901234567890}", NULL},
+    {"{\"a\":0.1234567890123456789012345678901234567890}", NULL},
+    {"{ \"a\" : [ 0.1 , { \"b\" : 2.0 } ] , \"c\" : 3e0 }", "{\"a\":[0.1,{\"b\":2.0}],\"c\":3e0}"},
+    {"{\"1\":\"2\",\"\\\"3\":\"\\\\\",\"4\\u0035\":0.6,\"t\":[true,false,null]}",
+     "{\"1\":\"2\",\"\\\"3\":\"\\\\\",\"45\":0.6,\"t\":[true,false,null]}"},
+    {"{\"a\":1e308,\"b\":1E-308,\"c\":0e0000308}", NULL},
+};
+
+START_TEST(a_number_stays_as_it_was_spelled)
+{
+    static const char *const others[] = {
+        "", "\"x\":9,", "\"x\":[8,{\"y\":-7.0,\"6\":\"5\"}],\"z\":4,", "\"object\":{\"k\":0.3},"};
+    const char *text = spelled[_i].text ? spelled[_i].text : spelled[_i].value;
+    char *values[COUNT], body[1024];
+
+    for (size_t i = 0; i < COUNT_OF(others); i++) {
+        snprintf(body, sizeof(body), "{%s\"wide\":%s,\"host\":\"h\",\"w\":2.5}", others[i],
+                 spelled[_i].value);
+        ck_assert_msg(read_body(str_from(body), values), "%s", answered.message);
+        ck_assert_str_eq(values[WIDE], text);
+        ck_assert(!values[OBJECT] || strcmp(values[OBJECT], "{\"k\":0.3}") == 0);
+        members_free(values, COUNT);
+    }
+}
+END_TEST
+
+START_TEST(a_number_of_another_scale_is_refused)
+{
+    static const char *const beyond[] = {"1e309",
+                                         "1e-309",
+                                         "0e309",
+                                         "0.0E+309",
+                                         "1e400",
+                                         "0e999999",
+                                         "1e-999999",
+                                         "1e-2147483648",
+                                         "123e-0000000000000000000000000000000000000000000309",
+                                         "0e99999999999999999999999999999999999999999999999999"};
+    char *values[COUNT], value[128];
+
+    for (size_t i = 0; i < COUNT_OF(beyond); i++) {
+        snprintf(value, sizeof(value), "{\"k\":[1,%s]}", beyond[i]);
+        ck_assert_msg(!read_member(WIDE, value, values), "%s", value);
+        ck_assert_int_eq(answered.code, ERROR_VALIDATION);
+        ck_assert_msg(strncmp(answered.message, "wide: not accepted", 18) == 0 ||
+                          strstr(answered.message, "real number overflow"),
+                      "%s", answered.message);
+    }
+}
+END_TEST
+
+START_TEST(the_size_is_that_of_the_spelled_text)
+{
+    char *values[COUNT];
+
+    ck_assert(read_member(OBJECT, "{\"k\":0.100000000000}", values)); /* 20 bytes */
+    members_free(values, COUNT);
+    ck_assert(!read_member(OBJECT, "{\"k\":0.1000000000000}", values));
+}
+END_TEST
+
 START_TEST(what_is_no_json_object_is_refused)
 {
     char *values[COUNT];
@@ -349,6 +420,7 @@ int main(void)
 {
     Suite *suite = suite_create("members");
     TCase *members = suite_case(suite, "members");
+    TCase *numbers = suite_case(suite, "numbers");
     TCase *bodies = suite_case(suite, "bodies");
 
     tcase_add_loop_test(members, a_member_is_taken_within_its_bounds, 0, COUNT_OF(singles));
@@ -357,6 +429,9 @@ int main(void)
     tcase_add_test(members, null_is_absent);
     tcase_add_test(members, an_optional_member_may_be_missing_and_a_required_one_not);
     tcase_add_test(members, what_no_row_names_is_ignored);
+    tcase_add_loop_test(numbers, a_number_stays_as_it_was_spelled, 0, COUNT_OF(spelled));
+    tcase_add_test(numbers, a_number_of_another_scale_is_refused);
+    tcase_add_test(numbers, the_size_is_that_of_the_spelled_text);
     tcase_add_loop_test(bodies, what_is_no_json_object_is_refused, 0, COUNT_OF(wrong_bodies));
     tcase_add_loop_test(bodies, a_body_is_at_most_32_deep, 0, 3);
     tcase_add_test(bodies, a_body_cut_or_changed_anywhere_does_no_harm);
