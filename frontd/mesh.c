@@ -67,7 +67,7 @@ void mesh_register(struct exchange *exchange)
         .spiffe_id = str_from(identity->spiffe_id),
         .agent_id = identity->name,
         .source_ip = str_from(exchange->source_ip),
-        .source_ip_claimed = STR_ABSENT,
+        .source_ip_claimed = exchange->source_ip_claimed,
         .trace_id = str_from(exchange->trace_id),
         .received_at = exchange->received_ms,
         .hostname = str_from(values[REGISTER_HOSTNAME]),

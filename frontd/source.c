@@ -129,6 +129,8 @@ void source_find(const struct networks *trusted, const struct address *peer,
     address_format(&address, source->ip);
     if (given && !believed)
         source->claimed = keep_claims(request, head);
+    if (source->claimed && !*source->claimed)
+        source_clear(source);
 }
 
 void source_clear(struct source *source)
