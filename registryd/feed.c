@@ -15,7 +15,7 @@
  * without sweeps cache.authority_seconds, counted from the sending of the last one's first page. */
 #include "registryd/feed.h"
 
-#include "registryd/deny.h"
+#include "registryd/deny_list.h"
 #include "registryd/registryd.h"
 #include "registryd/watermark.h"
 
@@ -117,7 +117,7 @@ static bool apply_row(struct feed *feed, const struct pg_answer *answer, int row
                            cache_changed_from(pg_value(answer, row, COLUMN_CHANGED_XID)));
 
     if (state == AGENT_REVOKED)
-        is_news |= deny_add(daemon->deny, tenant_id, spiffe_id);
+        is_news |= deny_list_add(daemon->deny, tenant_id, spiffe_id);
     return is_news;
 }
 
@@ -128,7 +128,7 @@ static void begin_history(struct feed *feed, struct str history)
         log_warn("the database has another history: everything is looked at anew",
                  LOG_TEXT("was", feed->watermark.history), LOG_STR("is", history));
     cache_invalidate_all(&feed->daemon->cache);
-    deny_load(feed->daemon->deny);
+    deny_list_load(feed->daemon->deny);
     feed->reload_ms = clock_monotonic_ms();
     feed->counters.reloads++;
 }
@@ -140,7 +140,7 @@ static void reload_if_due(struct feed *feed, int64_t now)
     if (!feed->watermark.history ||
         now - feed->reload_ms < feed->daemon->options.feed_reload_seconds * 1000)
         return;
-    deny_check(feed->daemon->deny);
+    deny_list_check(feed->daemon->deny);
     feed->reload_ms = now;
     feed->counters.reloads++;
 }
@@ -220,7 +220,7 @@ static void read_page(struct feed *feed)
         [PARAM_SPIFFE_ID] = watermark->sweep ? str_from(watermark->spiffe_id) : STR(""),
         [PARAM_ROWS] = {rows, (size_t)snprintf(rows, sizeof(rows), "%lld",
                                                (long long)daemon->options.feed_rows_per_read)},
-        [PARAM_MAY_TELL] = deny_is_whole(daemon->deny) ? STR("true") : STR("false"),
+        [PARAM_MAY_TELL] = deny_list_is_whole(daemon->deny) ? STR("true") : STR("false"),
     };
     int64_t now = clock_monotonic_ms();
 

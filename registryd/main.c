@@ -1,7 +1,7 @@
 /* registryd: who the agents are. Serves frontd over one Unix socket; talks to PostgreSQL as
  * caf_registry (agent_registry, identity_outbox, nodes) and to Redis (hints). Must never touch
  * audit rows, events, certificates or clients. */
-#include "registryd/deny.h"
+#include "registryd/deny_list.h"
 #include "registryd/feed.h"
 #include "registryd/hints.h"
 #include "registryd/registryd.h"
@@ -99,7 +99,7 @@ void registryd_status(void *arg, struct ipc_reply_to to, const struct message *m
     struct registryd *daemon = arg;
     bool ready = pg_writable(daemon->back.pg);
     bool hinted = !daemon->hints || hints_connected(daemon->hints);
-    bool degraded = !hinted || !feed_is_fresh(daemon->feed) || deny_is_full(daemon->deny);
+    bool degraded = !hinted || !feed_is_fresh(daemon->feed) || deny_list_is_full(daemon->deny);
     char detail[320];
 
     (void)message;
@@ -113,10 +113,10 @@ void registryd_status(void *arg, struct ipc_reply_to to, const struct message *m
                             : "unavailable",
              HASH_COUNT(daemon->cache.by_key), pg_pending(daemon->back.pg),
              (long long)feed_lag_ms(daemon->feed), (long long)feed_read_age_ms(daemon->feed),
-             deny_count(daemon->deny),
-             deny_is_full(daemon->deny)    ? "full"
-             : deny_is_whole(daemon->deny) ? "ok"
-                                           : "loading");
+             deny_list_count(daemon->deny),
+             deny_list_is_full(daemon->deny)    ? "full"
+             : deny_list_is_whole(daemon->deny) ? "ok"
+                                                : "loading");
     ipc_reply(
         to, MSG_status,
         &(struct msg_status){.ready = ready, .degraded = degraded, .detail = str_from(detail)});
@@ -125,7 +125,7 @@ void registryd_status(void *arg, struct ipc_reply_to to, const struct message *m
 void registryd_deny_subscribe(void *arg, struct ipc_reply_to to, const struct message *message)
 {
     (void)message;
-    deny_subscribe(((struct registryd *)arg)->deny, to);
+    deny_list_subscribe(((struct registryd *)arg)->deny, to);
 }
 
 /* ---- stopping: answer what was asked, then write what was noted ----------------------------- */
@@ -133,7 +133,7 @@ void registryd_deny_subscribe(void *arg, struct ipc_reply_to to, const struct me
 /* Reads under way whose answer nobody waits for. */
 static size_t nobodys_reads(const struct registryd *daemon)
 {
-    return feed_pending(daemon->feed) + deny_pending(daemon->deny);
+    return feed_pending(daemon->feed) + deny_list_pending(daemon->deny);
 }
 
 static void stop_when_written(evutil_socket_t fd, short what, void *arg)
@@ -157,7 +157,7 @@ static void before_drain(struct back *back)
 
     event_del(daemon->write_behind);
     feed_stop(daemon->feed);
-    deny_stop(daemon->deny);
+    deny_list_stop(daemon->deny);
 }
 
 static void after_drain(struct back *back)
@@ -184,14 +184,14 @@ int main(int argc, char **argv)
 
     back_open(&daemon.back, &spec, &daemon.options.back, argc, argv);
     daemon.cache.max_agents = (size_t)daemon.options.cache_max_agents;
-    daemon.deny = deny_open(&daemon);
+    daemon.deny = deny_list_open(&daemon);
     daemon.feed = feed_open(&daemon);
     daemon.hints = hints_open(&daemon, daemon.options.redis_socket);
     open_write_behind(&daemon);
     status = back_serve(&daemon.back);
     hints_close(daemon.hints);
     feed_close(daemon.feed);
-    deny_close(daemon.deny);
+    deny_list_close(daemon.deny);
     event_free(daemon.write_behind);
     cache_free(&daemon.cache);
     back_close(&daemon.back);

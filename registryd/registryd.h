@@ -12,7 +12,7 @@ struct registryd_options {
 #undef OPTION
 };
 
-struct deny;
+struct deny_list;
 struct feed;
 struct hints;
 
@@ -20,7 +20,7 @@ struct registryd {
     struct back back;
     struct registryd_options options;
     struct cache cache;
-    struct deny *deny;
+    struct deny_list *deny;
     struct feed *feed;
     struct hints *hints;
     struct event *write_behind;

@@ -4,7 +4,7 @@
  * The list is in the order in which identities came to it, and a subscriber is a place in it: what
  * is behind that place has been pushed. So the first list, a change, a thousand changes at once and
  * a worker that reads slowly are one thing; what a worker does not take costs no memory here. */
-#include "registryd/deny.h"
+#include "registryd/deny_list.h"
 
 #include "registryd/registryd.h"
 
@@ -40,7 +40,7 @@ struct deny_subscriber {
     struct deny_subscriber *prev, *next;
 };
 
-struct deny {
+struct deny_list {
     struct registryd *daemon;
     struct deny_entry *by_key, *in_order;
     uint64_t serial; /* of the list: moves with each change */
@@ -57,7 +57,7 @@ struct deny {
 
 /* ---- pushing -------------------------------------------------------------------------------- */
 
-static void subscriber_end(struct deny *deny, struct deny_subscriber *subscriber)
+static void subscriber_end(struct deny_list *deny, struct deny_subscriber *subscriber)
 {
     DL_DELETE(deny->subscribers, subscriber);
     ipc_push_end(subscriber->channel);
@@ -65,7 +65,7 @@ static void subscriber_end(struct deny *deny, struct deny_subscriber *subscriber
 }
 
 /* The next frame: as many identities as fit. False: the worker is gone. */
-static bool push_frame(const struct deny *deny, struct deny_subscriber *subscriber)
+static bool push_frame(const struct deny_list *deny, struct deny_subscriber *subscriber)
 {
     char ids[PROTO_DENY_IDS_MAX];
     struct msg_deny_list frame = {.first = subscriber->begins, .ids = {ids, 0}};
@@ -83,7 +83,7 @@ static bool push_frame(const struct deny *deny, struct deny_subscriber *subscrib
 }
 
 /* Pushes as much as the worker takes. False: it is gone. */
-static bool push_some(const struct deny *deny, struct deny_subscriber *subscriber)
+static bool push_some(const struct deny_list *deny, struct deny_subscriber *subscriber)
 {
     while (subscriber->begins || subscriber->place) {
         if (ipc_channel_unsent(subscriber->channel) > UNSENT_MAX)
@@ -97,7 +97,7 @@ static bool push_some(const struct deny *deny, struct deny_subscriber *subscribe
 static void on_push_timer(evutil_socket_t fd, short what, void *arg)
 {
     static const struct timeval again = {.tv_usec = PUSH_AGAIN_MS * 1000};
-    struct deny *deny = arg;
+    struct deny_list *deny = arg;
     struct deny_subscriber *subscriber, *next;
 
     (void)fd;
@@ -112,19 +112,19 @@ static void on_push_timer(evutil_socket_t fd, short what, void *arg)
 }
 
 /* Not at once: what one turn of the loop learns goes out together. */
-static void push_soon(struct deny *deny)
+static void push_soon(struct deny_list *deny)
 {
     event_active(deny->push_timer, EV_TIMEOUT, 0);
 }
 
-static void begin_anew(struct deny *deny, struct deny_subscriber *subscriber)
+static void begin_anew(struct deny_list *deny, struct deny_subscriber *subscriber)
 {
     subscriber->begins = true;
     subscriber->place = deny->in_order;
     push_soon(deny);
 }
 
-static void push_all_anew(struct deny *deny)
+static void push_all_anew(struct deny_list *deny)
 {
     struct deny_subscriber *subscriber;
 
@@ -134,7 +134,7 @@ static void push_all_anew(struct deny *deny)
     }
 }
 
-static struct deny_subscriber *find_subscriber(const struct deny *deny,
+static struct deny_subscriber *find_subscriber(const struct deny_list *deny,
                                                const struct ipc_channel *channel)
 {
     struct deny_subscriber *subscriber;
@@ -147,7 +147,7 @@ static struct deny_subscriber *find_subscriber(const struct deny *deny,
     return NULL;
 }
 
-void deny_subscribe(struct deny *deny, struct ipc_reply_to to)
+void deny_list_subscribe(struct deny_list *deny, struct ipc_reply_to to)
 {
     static const struct msg_deny_subscribed nothing;
     struct deny_subscriber *subscriber = find_subscriber(deny, to.channel);
@@ -175,21 +175,21 @@ static struct deny_entry *entry_new(struct str tenant_id, struct str spiffe_id)
     return entry;
 }
 
-static void entry_free(struct deny *deny, struct deny_entry *entry)
+static void entry_free(struct deny_list *deny, struct deny_entry *entry)
 {
     HASH_DEL(deny->by_key, entry);
     DL_DELETE(deny->in_order, entry);
     free(entry);
 }
 
-static bool has_room(const struct deny *deny)
+static bool has_room(const struct deny_list *deny)
 {
-    return deny_count(deny) < (size_t)deny->daemon->options.deny_identities_max;
+    return deny_list_count(deny) < (size_t)deny->daemon->options.deny_identities_max;
 }
 
 /* What does not fit is refused by each request still, as its state says; only its handshake is not.
  */
-static void note_full(struct deny *deny)
+static void note_full(struct deny_list *deny)
 {
     if (!deny->full)
         log_error("the deny list is full: identities beyond it are refused by request, not in the "
@@ -198,7 +198,7 @@ static void note_full(struct deny *deny)
     deny->full = true;
 }
 
-static void entry_append(struct deny *deny, struct deny_entry *entry)
+static void entry_append(struct deny_list *deny, struct deny_entry *entry)
 {
     struct deny_subscriber *subscriber;
 
@@ -215,7 +215,7 @@ static void entry_append(struct deny *deny, struct deny_entry *entry)
     push_soon(deny);
 }
 
-bool deny_add(struct deny *deny, struct str tenant_id, struct str spiffe_id)
+bool deny_list_add(struct deny_list *deny, struct str tenant_id, struct str spiffe_id)
 {
     struct deny_entry *entry = entry_new(tenant_id, spiffe_id), *known;
 
@@ -235,16 +235,16 @@ bool deny_add(struct deny *deny, struct str tenant_id, struct str spiffe_id)
 
 /* ---- loading -------------------------------------------------------------------------------- */
 
-static void ask_page(struct deny *deny);
+static void ask_page(struct deny_list *deny);
 
 /* A page on its way. */
 struct page {
-    struct deny *deny;
+    struct deny_list *deny;
     uint64_t load;
 };
 
 /* Takes off what this load has not found, and nobody has told since it began. */
-static size_t remove_unfound(struct deny *deny)
+static size_t remove_unfound(struct deny_list *deny)
 {
     struct deny_entry *entry, *next;
     size_t removed = 0;
@@ -259,7 +259,7 @@ static size_t remove_unfound(struct deny *deny)
     return removed;
 }
 
-static void finish_load(struct deny *deny)
+static void finish_load(struct deny_list *deny)
 {
     size_t removed = remove_unfound(deny);
 
@@ -272,7 +272,8 @@ static void finish_load(struct deny *deny)
     if (has_room(deny))
         deny->full = false;
     if (!deny->whole)
-        log_info("the deny list is loaded", LOG_NUMBER("identities", (long long)deny_count(deny)));
+        log_info("the deny list is loaded",
+                 LOG_NUMBER("identities", (long long)deny_list_count(deny)));
     deny->whole = true;
     if (!deny->loaded || removed > 0) {
         deny->loaded = true;
@@ -280,7 +281,7 @@ static void finish_load(struct deny *deny)
     }
 }
 
-static void note_place(struct deny *deny, struct str tenant_id, struct str spiffe_id)
+static void note_place(struct deny_list *deny, struct str tenant_id, struct str spiffe_id)
 {
     free(deny->tenant_id);
     free(deny->spiffe_id);
@@ -288,12 +289,12 @@ static void note_place(struct deny *deny, struct str tenant_id, struct str spiff
     deny->spiffe_id = str_dup(spiffe_id);
 }
 
-static void take_page(struct deny *deny, const struct pg_answer *answer)
+static void take_page(struct deny_list *deny, const struct pg_answer *answer)
 {
     int last = answer->row_count - 1;
 
     for (int row = 0; row <= last; row++)
-        deny_add(deny, pg_value(answer, row, 0), pg_value(answer, row, 1));
+        deny_list_add(deny, pg_value(answer, row, 0), pg_value(answer, row, 1));
     if (answer->row_count < deny->daemon->options.feed_rows_per_read) {
         finish_load(deny);
         return;
@@ -302,7 +303,7 @@ static void take_page(struct deny *deny, const struct pg_answer *answer)
     ask_page(deny);
 }
 
-static void ask_again_later(struct deny *deny)
+static void ask_again_later(struct deny_list *deny)
 {
     struct timeval delay = clock_timeval(LOAD_AGAIN_MS);
 
@@ -323,7 +324,7 @@ static void on_page(void *arg, const struct pg_answer *answer)
         ask_again_later(page.deny);
 }
 
-static void ask_page(struct deny *deny)
+static void ask_page(struct deny_list *deny)
 {
     struct registryd *daemon = deny->daemon;
     char rows[NUMBER_TEXT_BYTES];
@@ -349,7 +350,7 @@ static void on_load_timer(evutil_socket_t fd, short what, void *arg)
     ask_page(arg);
 }
 
-static void begin_load(struct deny *deny)
+static void begin_load(struct deny_list *deny)
 {
     deny->load++;
     deny->loading = true;
@@ -358,13 +359,13 @@ static void begin_load(struct deny *deny)
     ask_page(deny);
 }
 
-void deny_load(struct deny *deny)
+void deny_list_load(struct deny_list *deny)
 {
     deny->whole = false;
     begin_load(deny);
 }
 
-void deny_check(struct deny *deny)
+void deny_list_check(struct deny_list *deny)
 {
     if (!deny->loading)
         begin_load(deny);
@@ -372,29 +373,29 @@ void deny_check(struct deny *deny)
 
 /* ---- outside -------------------------------------------------------------------------------- */
 
-bool deny_is_whole(const struct deny *deny)
+bool deny_list_is_whole(const struct deny_list *deny)
 {
     return deny->whole;
 }
 
-size_t deny_count(const struct deny *deny)
+size_t deny_list_count(const struct deny_list *deny)
 {
     return HASH_COUNT(deny->by_key);
 }
 
-bool deny_is_full(const struct deny *deny)
+bool deny_list_is_full(const struct deny_list *deny)
 {
     return deny->full;
 }
 
-unsigned deny_pending(const struct deny *deny)
+unsigned deny_list_pending(const struct deny_list *deny)
 {
     return deny->pages_pending;
 }
 
-struct deny *deny_open(struct registryd *daemon)
+struct deny_list *deny_list_open(struct registryd *daemon)
 {
-    struct deny *deny = memory_new(1, sizeof(*deny));
+    struct deny_list *deny = memory_new(1, sizeof(*deny));
 
     deny->daemon = daemon;
     deny->push_timer = evtimer_new(daemon->back.service.base, on_push_timer, deny);
@@ -404,7 +405,7 @@ struct deny *deny_open(struct registryd *daemon)
     return deny;
 }
 
-void deny_stop(struct deny *deny)
+void deny_list_stop(struct deny_list *deny)
 {
     deny->loading = false;
     event_del(deny->load_timer);
@@ -413,9 +414,9 @@ void deny_stop(struct deny *deny)
         subscriber_end(deny, deny->subscribers);
 }
 
-void deny_close(struct deny *deny)
+void deny_list_close(struct deny_list *deny)
 {
-    deny_stop(deny);
+    deny_list_stop(deny);
     while (deny->in_order)
         entry_free(deny, deny->in_order);
     event_free(deny->push_timer);
