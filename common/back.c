@@ -81,6 +81,8 @@ int back_serve(struct back *back)
 void back_close(struct back *back)
 {
     ipc_server_free(back->server);
+    if (back->spec->close)
+        back->spec->close(back);
     pg_free(back->pg);
     service_close(&back->service);
     free(back->node);

@@ -32,7 +32,9 @@ struct back_spec {
     const char *const *allowed;              /* as pg_options.allowed */
     void (*before_drain)(struct back *back); /* SIGTERM has come; NULL: nothing to do */
     void (*after_drain)(
-        struct back *back); /* all is answered: finish, then service_stop; NULL: stop */
+        struct back *back);           /* all is answered: finish, then service_stop; NULL: stop */
+    void (*close)(struct back *back); /* the channels are closed, the database and the loop are
+                                         not yet: free what the daemon made; NULL: nothing */
 };
 
 struct back {

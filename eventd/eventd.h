@@ -15,12 +15,16 @@ struct eventd {
     struct back back;
     struct eventd_options options;
     struct event *sweep;
+    struct insist *insist;
+    struct notes *notes;
+    struct aggregate *aggregate;
 };
 
 /* ---- statements (sql/eventd.sql) ------------------------------------------------------------ */
 
 enum eventd_statement {
     STATEMENT_NOTE,
+    STATEMENT_KNOWN,
     STATEMENT_COLLECT,
     STATEMENT_SWEEP,
     STATEMENT_LIST,
@@ -29,17 +33,22 @@ enum eventd_statement {
 /* The table, ended by a row without a name. */
 extern const struct pg_statement eventd_statements[];
 
-/* Submits a request whose answer is MSG_event_done once the statement has succeeded. An event is
- * not given up because the database is away: it waits as long as the queue has room. */
-void eventd_submit_and_confirm(struct eventd *daemon, enum eventd_statement statement,
-                               const struct str *params, struct ipc_reply_to to);
-
 /* ---- handlers of the dispatch table (main.c) ------------------------------------------------ */
 
 void eventd_note(void *daemon, struct ipc_reply_to to, const struct message *message);
 void eventd_collect(void *daemon, struct ipc_reply_to to, const struct message *message);
 void eventd_list(void *daemon, struct ipc_reply_to to, const struct message *message);
 void eventd_status(void *daemon, struct ipc_reply_to to, const struct message *message);
+
+/* ---- notes (note.c) ------------------------------------------------------------------------- */
+
+/* Needs insist and aggregate when the first note comes. */
+void notes_open(struct eventd *daemon);
+void notes_close(struct eventd *daemon);
+
+/* Answers all who sent the note with this request_id: stored, or refused by the database. */
+void notes_settle(struct eventd *daemon, const struct request_id *id,
+                  const struct pg_answer *answer);
 
 /* ---- outbox --------------------------------------------------------------------------------- */
 

@@ -3,6 +3,9 @@
  * audit rows or the registry. */
 #include "eventd/eventd.h"
 
+#include "eventd/aggregate.h"
+#include "eventd/insist.h"
+
 #include <stdio.h>
 
 static const struct config_option options[] = {
@@ -39,13 +42,44 @@ void eventd_status(void *arg, struct ipc_reply_to to, const struct message *mess
 {
     struct eventd *daemon = arg;
     bool ready = pg_writable(daemon->back.pg);
-    char detail[128];
+    char detail[192];
 
     (void)message;
-    snprintf(detail, sizeof(detail), "{\"database\":\"%s\",\"requests_pending\":%zu}",
-             ready ? "ok" : "unavailable", pg_pending(daemon->back.pg));
+    snprintf(detail, sizeof(detail),
+             "{\"database\":\"%s\",\"requests_pending\":%zu,\"events_unwritten\":%llu}",
+             ready ? "ok" : "unavailable",
+             pg_pending(daemon->back.pg) + insist_pending(daemon->insist),
+             (unsigned long long)aggregate_unwritten(daemon->aggregate));
     ipc_reply(to, MSG_status, &(struct msg_status){.ready = ready, .detail = str_from(detail)});
 }
+
+/* ---- the end -------------------------------------------------------------------------------- */
+
+static void stop(void *arg)
+{
+    service_stop(arg);
+}
+
+/* Nothing comes any more: what was counted is written. */
+static void write_all(struct back *back)
+{
+    struct eventd *daemon = (struct eventd *)back;
+
+    aggregate_flush(daemon->aggregate);
+    insist_when_done(daemon->insist, stop, &back->service);
+}
+
+static void close_all(struct back *back)
+{
+    struct eventd *daemon = (struct eventd *)back;
+
+    insist_free(daemon->insist);
+    notes_close(daemon);
+    aggregate_free(daemon->aggregate);
+    event_free(daemon->sweep);
+}
+
+/* ---- the whole ------------------------------------------------------------------------------ */
 
 static const struct back_spec spec = {
     .name = "eventd",
@@ -55,6 +89,8 @@ static const struct back_spec spec = {
     .handlers = handlers,
     .statements = eventd_statements,
     .allowed = allowed,
+    .after_drain = write_all,
+    .close = close_all,
 };
 
 int main(int argc, char **argv)
@@ -63,9 +99,11 @@ int main(int argc, char **argv)
     int status;
 
     back_open(&daemon.back, &spec, &daemon.options.back, argc, argv);
+    daemon.insist = insist_new(daemon.back.service.base, daemon.back.pg);
+    daemon.aggregate = aggregate_new(&daemon);
+    notes_open(&daemon);
     outbox_open(&daemon);
     status = back_serve(&daemon.back);
-    event_free(daemon.sweep);
     back_close(&daemon.back);
     return status;
 }

@@ -3,17 +3,32 @@
  * alone, never from frontd. */
 #include "eventd/eventd.h"
 
+#include "eventd/insist.h"
+
 #include "common/clock.h"
 #include "common/ids.h"
 #include "common/log.h"
+#include "common/memory.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 enum { IDS_MAX = 16, NUMBER_TEXT_BYTES = 24 };
 
+static void on_collected(void *arg, const struct pg_answer *answer)
+{
+    struct ipc_reply_to *to = arg;
+
+    if (answer->outcome == PG_OK)
+        ipc_reply(*to, MSG_event_done, &(struct msg_event_done){});
+    else
+        back_fail(*to, answer);
+    free(to);
+}
+
 void eventd_collect(void *arg, struct ipc_reply_to to, const struct message *message)
 {
+    struct eventd *daemon = arg;
     const struct msg_event_collect *body = &message->body.event_collect;
     char ids[IDS_MAX * UUID_TEXT_BYTES];
     size_t count = body->ids.len / 16;
@@ -25,7 +40,8 @@ void eventd_collect(void *arg, struct ipc_reply_to to, const struct message *mes
         at[UUID_TEXT_BYTES - 1] = ',';
     }
     const struct str params[] = {body->tenant_id, {ids, count * UUID_TEXT_BYTES - 1}};
-    eventd_submit_and_confirm(arg, STATEMENT_COLLECT, params, to);
+    insist_submit(daemon->insist, &eventd_statements[STATEMENT_COLLECT], params, on_collected,
+                  memory_copy(&to, sizeof(to)));
 }
 
 /* ---- sweeping ------------------------------------------------------------------------------- */

@@ -79,7 +79,7 @@ void connection_close(struct connection *connection)
     source_clear(&connection->source);
     connection_drop_input(connection);
     free(connection);
-    worker_connection_gone(worker);
+    worker_finish_when_done(worker);
 }
 
 enum progress connection_end(struct connection *connection)

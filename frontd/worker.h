@@ -8,6 +8,7 @@
 #include "frontd/deny.h"
 #include "frontd/exchange.h"
 #include "frontd/lingering.h"
+#include "frontd/notes.h"
 #include "frontd/options.h"
 #include "frontd/signer_client.h"
 #include "frontd/signer_provider.h"
@@ -38,7 +39,7 @@ struct worker {
     struct deny deny;
     struct event *deny_timer;   /* asks for the list again */
     struct ipc_call *deny_call; /* NULL: has been answered */
-    uint64_t notes_dropped;
+    struct notes *notes;        /* NULL until configured */
     bool configured, ready;
 };
 
@@ -54,8 +55,8 @@ bool worker_tell(struct worker *worker, enum proto_peer peer, enum message_type 
  * operators' share; counted when not. */
 bool worker_may_call(struct worker *worker, enum proto_peer peer, bool is_operator);
 
-/* The worker has let a connection go: a drain ends with the last. */
-void worker_connection_gone(struct worker *worker);
+/* To be called when a connection has gone or a note is answered: a drain ends with the last. */
+void worker_finish_when_done(struct worker *worker);
 
 /* ---- accepting (accept.c) ------------------------------------------------------------------- */
 
@@ -102,13 +103,5 @@ void deny_link_close(struct worker *worker);
 /* Finds the route, checks the caller's right and the media type, and runs the handler or answers
  * with the error. */
 void routes_dispatch(struct exchange *exchange);
-
-/* ---- security events (notes.c) -------------------------------------------------------------- */
-
-/* Tells eventd how a handshake ended: auth.mtls_success for an identity, auth.mtls_failure with a
- * reason, under the identity's own tenant when all that is wrong is that it is revoked; nothing for
- * a client that was accepted without a certificate. */
-void notes_handshake(struct worker *worker, const struct tls_peer *peer, const char *source_ip,
-                     const char *protocol, const char *failure);
 
 #endif

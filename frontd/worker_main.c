@@ -108,15 +108,16 @@ static void accept_when_complete(struct worker *worker)
 
 /* ---- draining ------------------------------------------------------------------------------- */
 
-void worker_connection_gone(struct worker *worker)
+void worker_finish_when_done(struct worker *worker)
 {
-    if (worker->service.draining && !worker->connections && worker->lingering.count == 0)
+    if (worker->service.draining && !worker->connections && worker->lingering.count == 0 &&
+        (!worker->notes || notes_settled(worker->notes)))
         service_stop(&worker->service);
 }
 
 static void on_lingering_gone(void *arg)
 {
-    worker_connection_gone(arg);
+    worker_finish_when_done(arg);
 }
 
 static void drain(void *arg)
@@ -125,7 +126,7 @@ static void drain(void *arg)
 
     accept_stop(worker);
     connection_drain_all(worker);
-    worker_connection_gone(worker);
+    worker_finish_when_done(worker);
 }
 
 /* ---- what the supervisor says --------------------------------------------------------------- */
@@ -146,6 +147,7 @@ static void take_configuration(struct worker *worker, const struct msg_configure
     networks_read(&worker->options.listen_trusted_proxies, &worker->trusted_proxies);
     open_backends(worker);
     deny_link_open(worker);
+    worker->notes = notes_new(worker, worker->backends[BACKEND_EVENTD]);
     worker->signer = signer_client_new(worker->backends[BACKEND_KEEPER], SIGN_SECONDS * 1000);
     struct signer_submitter submitter = signer_client_submitter(worker->signer);
     worker->provider = signer_provider_load(NULL, &submitter);
@@ -260,6 +262,7 @@ static void close_all(struct worker *worker)
     if (worker->configured) {
         signer_provider_free(worker->provider);
         signer_client_free(worker->signer);
+        notes_free(worker->notes);
         for (size_t i = 0; i < BACKEND_COUNT; i++)
             ipc_client_free(worker->backends[i]);
     }

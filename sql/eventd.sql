@@ -1,17 +1,30 @@
 -- What eventd says to PostgreSQL. Each batched statement takes its requests as arrays, $1 their ordinals.
 
 -- name: note
--- Events that frontd saw. A request that is sent again makes the same event_id and is not stored twice.
+-- Events that frontd saw: the first of its kind, or the repeats of a window. The request of the first note in a row makes
+-- its event_id: a row that is sent again is not stored twice. Absent parts of the details are NULL.
 INSERT INTO security_events
     (event_id, tenant_id, event_type, severity, spiffe_id, source_ip, details, count,
      occurred_at, recorded_at, node)
 SELECT caf_event_id(i.request_id, i.event_type), i.tenant_id, i.event_type, i.severity, i.spiffe_id,
-       i.source_ip, i.details, 1, to_timestamp(i.occurred_ms / 1000.0), now(), i.node
+       i.source_ip, i.details || COALESCE(i.sample, '{}') || COALESCE(i.repeats, '{}'), i.count,
+       to_timestamp(i.occurred_ms / 1000.0), now(), i.node
 FROM unnest($1::int[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-            $8::jsonb[], $9::bigint[], $10::text[])
+            $8::jsonb[], $9::jsonb[], $10::jsonb[], $11::bigint[], $12::bigint[], $13::text[])
      AS i(ord, request_id, tenant_id, event_type, severity, spiffe_id, source_ip,
-          details, occurred_ms, node)
+          details, sample, repeats, count, occurred_ms, node)
 ON CONFLICT DO NOTHING;
+
+-- name: known
+-- The notes of these that an earlier life of eventd stored. What had found no bucket stands under _system.
+SELECT i.ord
+FROM unnest($1::int[], $2::uuid[], $3::text[], $4::text[], $5::bigint[])
+     AS i(ord, request_id, tenant_id, event_type, occurred_ms)
+WHERE EXISTS (
+    SELECT FROM security_events e
+    WHERE e.tenant_id IN (i.tenant_id, '_system')
+      AND e.event_id = caf_event_id(i.request_id, i.event_type)
+      AND e.occurred_at = to_timestamp(i.occurred_ms / 1000.0));
 
 -- name: collect
 -- Moves announced events out of the outbox: one statement, so that each is in exactly one of the two tables.

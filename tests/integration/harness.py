@@ -31,7 +31,7 @@ from connection import Answer, TlsConnection, request  # noqa: E402, F401 (for t
 
 BUILD = Path(os.environ.get("CAF_BUILD", REPOSITORY / "build" / "san")).resolve()
 PYTHON = "/usr/bin/python3"
-FAST = ("registryd.mesh.write_behind_seconds=1", "eventd.outbox.sweep_seconds=1")
+FAST = ("registryd.mesh.write_behind_seconds=1", "eventd.outbox.sweep_seconds=1", "eventd.aggregate.seconds=1")
 BROKEN = re.compile(r"AddressSanitizer|LeakSanitizer|UndefinedBehaviorSanitizer|runtime error:|SUMMARY: |"
                     r"stack smashing|buffer overflow detected|Assertion .* failed|free\(\)|double free|"
                     r"killed by signal|core dumped")
