@@ -53,6 +53,8 @@ enum proxy_header_kind proxy_header_parse(const unsigned char *bytes, size_t len
     size_t block_len;
 
     header->len = FIXED_BYTES;
+    if (len == 0)
+        return PROXY_HEADER_PARTIAL;
     if (memcmp(bytes, signature, len < SIGNATURE_BYTES ? len : SIGNATURE_BYTES) != 0)
         return PROXY_HEADER_GARBAGE;
     if (len > SIGNATURE_BYTES && bytes[12] != COMMAND_LOCAL && bytes[12] != COMMAND_PROXY)

@@ -21,7 +21,8 @@ struct proxy_header {
     struct address source;
 };
 
-/* Reads a header from its beginning, of which the first len bytes are there. */
+/* Reads a header from its beginning, of which the first len bytes are there (with none, bytes may
+ * be NULL). */
 enum proxy_header_kind proxy_header_parse(const unsigned char *bytes, size_t len,
                                           struct proxy_header *header);
 

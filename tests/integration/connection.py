@@ -26,10 +26,12 @@ class Answer:
 
 
 class TlsConnection:
-    """TLS whose every byte is in the test's hand. Times out after 15 s wherever it waits."""
+    """TLS whose every byte is in the test's hand. Times out after 15 s wherever it waits. source: the address that it
+    comes from; first: bytes that go out before TLS begins, in one piece with it."""
 
-    def __init__(self, port, context, host="localhost", handshake=True):
-        self.socket = socket.create_connection((host, port), timeout=15)
+    def __init__(self, port, context, host="localhost", handshake=True, source=None, first=b""):
+        self.socket = socket.create_connection((host, port), timeout=15, source_address=source and (source, 0))
+        self.first = first
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname="localhost")
         self.unread = b""
@@ -43,7 +45,7 @@ class TlsConnection:
         self.socket.close()
 
     def flush(self):
-        waiting = self.outgoing.read()
+        waiting, self.first = self.first + self.outgoing.read(), b""
         if waiting:
             self.socket.sendall(waiting)
 

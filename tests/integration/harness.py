@@ -226,9 +226,9 @@ class Stack:
         self._clients.append(client)
         return client
 
-    def connection(self, crt=None, key=None, lax=False):
-        """A raw TLS connection, to send bytes of any kind on."""
-        return TlsConnection(self.port, self.context(crt, key, lax))
+    def connection(self, crt=None, key=None, lax=False, **rest):
+        """A raw TLS connection, to send bytes of any kind on; rest: see TlsConnection."""
+        return TlsConnection(self.port, self.context(crt, key, lax), **rest)
 
     def raw_socket(self, context, session=None):
         """A connected ssl.SSLSocket, for what only the standard library's own can do."""

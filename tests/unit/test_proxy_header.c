@@ -121,6 +121,15 @@ START_TEST(test_not_a_byte_more)
 }
 END_TEST
 
+START_TEST(test_nothing_yet)
+{
+    struct proxy_header header;
+
+    ck_assert_int_eq(proxy_header_parse(NULL, 0, &header), PROXY_HEADER_PARTIAL);
+    ck_assert_uint_eq(header.len, 16);
+}
+END_TEST
+
 START_TEST(test_the_longest)
 {
     unsigned char *bytes = memory_new(1, PROXY_HEADER_MAX);
@@ -164,6 +173,7 @@ int main(void)
 
     tcase_add_loop_test(tests, test_rows, 0, COUNT_OF(rows));
     tcase_add_test(tests, test_not_a_byte_more);
+    tcase_add_test(tests, test_nothing_yet);
     tcase_add_test(tests, test_the_longest);
     tcase_add_loop_test(tests, test_changed_bytes, 0, 28);
     return suite_run(suite);
