@@ -31,6 +31,7 @@ void ipc_channel_release(struct ipc_channel *channel)
 void ipc_channel_close(struct ipc_channel *channel)
 {
     channel->closed = true;
+    ipc_out_send(channel);
     event_del(channel->readable);
     event_del(channel->writable);
     event_del(channel->ended);

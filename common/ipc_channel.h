@@ -60,6 +60,9 @@ void ipc_out_on_writable(evutil_socket_t fd, short what, void *channel);
 /* Whether more waits to be sent than ipc_channel_limit_unsent allows. */
 bool ipc_out_is_full(const struct ipc_channel *channel);
 
+/* Sends what is queued, as far as the socket takes it. */
+void ipc_out_send(struct ipc_channel *channel);
+
 /* Forgets what is queued; descriptors in it are closed. */
 void ipc_out_clear(struct ipc_channel *channel);
 

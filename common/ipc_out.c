@@ -90,7 +90,7 @@ static void fall_mute(struct ipc_channel *channel)
     resume_when_there_is_room(channel);
 }
 
-static void send_queued(struct ipc_channel *channel)
+void ipc_out_send(struct ipc_channel *channel)
 {
     while (evbuffer_get_length(channel->out) > 0) {
         int fd;
@@ -119,7 +119,7 @@ void ipc_out_on_writable(evutil_socket_t fd, short what, void *arg)
 {
     (void)fd;
     (void)what;
-    send_queued(arg);
+    ipc_out_send(arg);
 }
 
 static void queue_descriptor(struct ipc_channel *channel, int fd)
@@ -144,8 +144,10 @@ static void queue_frame(struct ipc_channel *channel, const struct frame *frame, 
     if (evbuffer_add(channel->out, frame->bytes, frame->len) != 0)
         log_fatal("out of memory");
     channel->queued += frame->len;
-    if (!event_pending(channel->writable, EV_WRITE, NULL))
-        send_queued(channel);
+    if (ipc_out_is_full(channel))
+        ipc_out_send(channel);
+    else if (!event_pending(channel->writable, EV_WRITE, NULL))
+        event_active(channel->writable, EV_WRITE, 0); /* with all else that is said in this turn */
 }
 
 void ipc_channel_send_frame(struct ipc_channel *channel, const struct frame *frame)

@@ -111,6 +111,22 @@ START_TEST(a_message_out_of_bounds_is_not_sent_and_ends_nothing)
 }
 END_TEST
 
+START_TEST(what_was_said_before_a_close_arrives)
+{
+    const struct msg_mesh_agent body = {STR("{}")};
+    struct request_id id = numbered(1);
+    struct message message;
+
+    shake_hands();
+    for (int i = 0; i < 3; i++)
+        ck_assert(ipc_channel_send(world.channel, MSG_mesh_agent, &id, &body, -1));
+    ipc_channel_close(world.channel);
+    world.channel = NULL;
+    for (int i = 0; i < 3; i++)
+        peer_expect(world.base, &world.peer, PEER_REGISTRYD, MSG_mesh_agent, &message);
+}
+END_TEST
+
 static void close_now(void)
 {
     ipc_channel_close(world.channel);
@@ -348,6 +364,7 @@ int main(void)
     tcase_add_loop_test(ends, a_peer_may_end_in_the_middle_of_a_frame, 0, 5);
     tcase_add_test(ends, sending_on_an_ended_channel_does_nothing);
     tcase_add_test(ends, a_message_out_of_bounds_is_not_sent_and_ends_nothing);
+    tcase_add_test(ends, what_was_said_before_a_close_arrives);
     tcase_add_test(ends, a_callback_may_close_the_channel);
     tcase_add_test(ends, no_callback_comes_after_a_close);
     tcase_add_test(ends, a_callback_may_close_a_channel_that_has_just_ended);
