@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from crowds import Load, at_once, check_exactly_once, enrollments, statuses
+from crowds import ENROLLED, Load, at_once, check_exactly_once, enrollments, statuses
 from harness import check_error, unique, wait_for
 
 # ---- crowds --------------------------------------------------------------------------------------
