@@ -9,9 +9,17 @@ struct auditd_options {
     struct back_options back;
 };
 
+struct auditd_metrics {
+    struct back_metrics back;
+#define METRIC METRIC_MEMBER
+#include "auditd/metrics.def"
+#undef METRIC
+};
+
 struct auditd {
     struct back back;
     struct auditd_options options;
+    struct auditd_metrics metrics;
 };
 
 static const struct config_option options[] = {
@@ -48,7 +56,30 @@ static void answer_status(void *arg, struct ipc_reply_to to, const struct messag
 
 static const struct ipc_handler handlers[] = {
     {MSG_status_get, answer_status},
+    {MSG_metrics_get, back_metrics},
     {0, NULL},
+};
+
+static const char *handler_name(size_t n)
+{
+    return server_handler_name(handlers, n);
+}
+
+static const char *statement_name(size_t n)
+{
+    return statements[n].name;
+}
+
+static const struct metric_set IPC_HANDLER_SET = {"message", handler_name};
+static const struct metric_set PG_STATEMENT_SET = {"statement", statement_name};
+
+static const struct metric metrics[] = {
+#define METRIC_STRUCT struct auditd_metrics
+#include "common/metrics_back.def"
+#define METRIC METRIC_ROW
+#include "auditd/metrics.def"
+#undef METRIC
+    METRIC_END,
 };
 
 static const struct back_spec spec = {
@@ -59,6 +90,7 @@ static const struct back_spec spec = {
     .handlers = handlers,
     .statements = statements,
     .allowed = allowed,
+    .metrics = metrics,
 };
 
 int main(int argc, char **argv)
@@ -66,7 +98,7 @@ int main(int argc, char **argv)
     struct auditd daemon = {0};
     int status;
 
-    back_open(&daemon.back, &spec, &daemon.options.back, argc, argv);
+    back_open(&daemon.back, &spec, &daemon.options.back, &daemon.metrics.back, argc, argv);
     status = back_serve(&daemon.back);
     back_close(&daemon.back);
     return status;

@@ -47,13 +47,19 @@ static void open_database(struct back *back)
 }
 
 void back_open(struct back *back, const struct back_spec *spec, struct back_options *options,
-               int argc, char **argv)
+               struct back_metrics *metrics, int argc, char **argv)
 {
     static const struct service_events events = {.drain = drain};
+    const struct service_program program = {.name = spec->name,
+                                            .default_file = spec->default_file,
+                                            .options = spec->options,
+                                            .metrics = spec->metrics};
 
-    service_configure(spec->name, argc, argv, spec->options, options, spec->default_file, NULL);
+    service_configure(&program, argc, argv, options);
     back->spec = spec;
     back->options = options;
+    back->metrics = metrics;
+    process_metrics_open(&metrics->process);
     back->node = service_node_name(options->node_name);
     back->peers = service_uids(&options->ipc_peer_users);
     service_open(&back->service, spec->name, &events, back, options->service_stop_seconds);
@@ -73,8 +79,8 @@ int back_serve(struct back *back)
         .max_channels = (size_t)options->ipc_max_channels,
     };
 
-    back->server =
-        ipc_server_new(back->service.base, service_unix_listener(options->ipc_socket), &server);
+    back->server = ipc_server_new(back->service.base,
+                                  service_unix_listener(options->ipc_socket, 0600), &server);
     return service_run(&back->service);
 }
 

@@ -5,6 +5,8 @@
 #define CAF_COMMON_BACK_H
 
 #include "common/ipc.h"
+#include "common/metrics_process.h"
+#include "common/metrics_server.h"
 #include "common/pg.h"
 #include "common/service.h"
 
@@ -20,6 +22,23 @@ struct back_options {
     {#section, #key, CONFIG_##type, offsetof(CONFIG_STRUCT, back.section##_##key),                 \
      fallback, min,  max,           help},
 
+enum {
+    PG_STATEMENT_COUNT = PG_STATEMENTS_MAX
+}; /* PG_STATEMENT: the set of a daemon's statements */
+
+struct database_metrics {
+#define METRIC METRIC_MEMBER
+#include "common/metrics_database.def"
+#undef METRIC
+};
+
+/* What every back daemon counts: common/metrics_back.def. */
+struct back_metrics {
+    struct process_metrics process;
+    struct server_metrics server;
+    struct database_metrics database;
+};
+
 struct back;
 
 /* What one back daemon is; constant tables. */
@@ -29,8 +48,11 @@ struct back_spec {
     const struct config_option *options;
     const struct ipc_handler *handlers; /* their daemon is the struct back */
     const struct pg_statement *statements;
-    const char *const *allowed;              /* as pg_options.allowed */
-    void (*before_drain)(struct back *back); /* SIGTERM has come; NULL: nothing to do */
+    const struct metric *metrics;              /* the table of the daemon's metrics */
+    void (*update_metrics)(struct back *back); /* sets what is not counted as it happens, before
+                                                  they are told; NULL: nothing */
+    const char *const *allowed;                /* as pg_options.allowed */
+    void (*before_drain)(struct back *back);   /* SIGTERM has come; NULL: nothing to do */
     void (*after_drain)(
         struct back *back);           /* all is answered: finish, then service_stop; NULL: stop */
     void (*close)(struct back *back); /* the channels are closed, the database and the loop are
@@ -45,13 +67,15 @@ struct back {
     struct ipc_server *server;
     char *node; /* this node's name */
     uid_t *peers;
+    struct back_metrics *metrics;
+    uint64_t cpu_seen_us;
 };
 
 /* Reads argv and the configuration into options, a zeroed struct that begins with a struct
- * back_options; opens the loop and the database. Ends the process when it cannot. All three must
- * outlive the service. */
+ * back_options; opens the loop and the database. metrics begins the zeroed struct of spec->metrics.
+ * Ends the process when it cannot. All four must outlive the service. */
 void back_open(struct back *back, const struct back_spec *spec, struct back_options *options,
-               int argc, char **argv);
+               struct back_metrics *metrics, int argc, char **argv);
 
 /* Serves until the end and returns the exit status. The daemon then frees what it opened itself,
  * and calls back_close. */
@@ -72,5 +96,8 @@ void back_fail(struct ipc_reply_to to, const struct pg_answer *answer);
 
 /* Answers a request for which the database's queue has no room: 503. */
 void back_fail_full(struct ipc_reply_to to);
+
+/* The handler of MSG_metrics_get in every back daemon's dispatch table. */
+void back_metrics(void *daemon, struct ipc_reply_to to, const struct message *message);
 
 #endif

@@ -82,6 +82,16 @@ struct ipc_server_options {
     size_t max_channels;
 };
 
+enum { IPC_HANDLERS_MAX = 32 }; /* rows of a dispatch table */
+
+/* What happened since ipc_server_new, and how it stands. */
+struct ipc_server_counters {
+    uint64_t channels;                   /* that stand */
+    uint64_t refused;                    /* another user's, or beyond max_channels */
+    uint64_t broken;                     /* ended otherwise than by the peer's closing them */
+    uint64_t requests[IPC_HANDLERS_MAX]; /* taken, by the dispatch table's row */
+};
+
 struct ipc_server;
 
 /* Serves on a listening descriptor, which it does not own. options is copied; what it points to
@@ -108,6 +118,9 @@ void ipc_push_end(struct ipc_channel *channel);
 /* Requests handed to handlers and not yet answered. */
 size_t ipc_server_unanswered(const struct ipc_server *server);
 
+/* The counters, which live as long as the server. */
+const struct ipc_server_counters *ipc_server_counters(const struct ipc_server *server);
+
 /* Accepts and reads no more; calls done(daemon) once, when all requests are answered and sent. */
 void ipc_server_drain(struct ipc_server *server, void (*done)(void *daemon));
 
@@ -125,9 +138,19 @@ struct ipc_client;
  * ipc_client_call. */
 typedef void ipc_answer_fn(void *arg, const struct message *answer);
 
+/* Where a client counts: all of them, or none. */
+struct ipc_client_counters {
+    uint64_t *calls;     /* requests made */
+    uint64_t *in_flight; /* those that wait for their answer now */
+    uint64_t *resent;    /* requests sent once more, on another channel */
+    uint64_t *expired;   /* requests whose deadline passed */
+    uint64_t *lost;      /* channels that ended */
+};
+
 struct ipc_client_options {
     enum proto_peer self, peer;
     size_t max_in_flight;
+    struct ipc_client_counters counters;
     void (*lost)(void *arg, enum proto_peer peer); /* the channel ended: attach another, please */
     void (*pushed)(void *arg, const struct message *message); /* what answers no request; NULL: it
                                                                  is dropped */

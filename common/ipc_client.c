@@ -17,6 +17,7 @@ struct ipc_call {
     struct ipc_client *client;
     struct frame frame;
     struct event *deadline;
+    bool sent; /* on some channel */
     ipc_answer_fn *answer;
     void *arg;
     UT_hash_handle hh; /* iterates in order of insertion: the order of sending */
@@ -29,10 +30,12 @@ struct ipc_client {
     struct ipc_call *calls;
     uint8_t instance[8];
     uint64_t counter;
+    uint64_t uncounted; /* what nobody wants counted goes here */
 };
 
 static void call_free(struct ipc_call *call)
 {
+    --*call->client->options.counters.in_flight;
     HASH_DEL(call->client->calls, call);
     event_free(call->deadline);
     free(call->frame.bytes);
@@ -77,6 +80,7 @@ static void on_closed(struct ipc_channel *channel, const char *why, void *arg)
     log_warn("backend lost", LOG_TEXT("peer", proto_peer_name(client->options.peer)),
              LOG_TEXT("reason", why),
              LOG_NUMBER("in_flight", (long long)HASH_COUNT(client->calls)));
+    ++*client->options.counters.lost;
     client->channel = NULL;
     ipc_channel_close(channel);
     client->options.lost(client->options.arg, client->options.peer);
@@ -90,6 +94,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *arg)
 
     (void)fd;
     (void)what;
+    ++*call->client->options.counters.expired;
     call_free(call);
     answer(answer_arg, NULL);
 }
@@ -132,7 +137,10 @@ struct ipc_call *ipc_client_call(struct ipc_client *client, enum message_type ty
         log_fatal("out of memory");
     evtimer_add(call->deadline, &limit);
     HASH_ADD(hh, client->calls, id, sizeof(call->id), call);
-    if (client->channel)
+    ++*client->options.counters.calls;
+    ++*client->options.counters.in_flight;
+    call->sent = client->channel != NULL;
+    if (call->sent)
         ipc_channel_send_frame(client->channel, &frame);
     return call;
 }
@@ -156,6 +164,8 @@ void ipc_client_attach(struct ipc_client *client, int fd)
     HASH_ITER(hh, client->calls, call, next)
     {
         ipc_channel_send_frame(client->channel, &call->frame);
+        *client->options.counters.resent += call->sent;
+        call->sent = true;
     }
 }
 
@@ -175,6 +185,10 @@ struct ipc_client *ipc_client_new(struct event_base *base, const struct ipc_clie
 
     client->base = base;
     client->options = *options;
+    if (!options->counters.calls)
+        client->options.counters =
+            (struct ipc_client_counters){&client->uncounted, &client->uncounted, &client->uncounted,
+                                         &client->uncounted, &client->uncounted};
     ids_random(client->instance, sizeof(client->instance));
     return client;
 }

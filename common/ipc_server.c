@@ -28,7 +28,7 @@ struct ipc_server {
     struct ipc_server_options options;
     struct event *acceptable, *drain_timer;
     struct session *sessions;
-    size_t session_count;
+    struct ipc_server_counters counters;
     size_t unanswered;
     void (*drained)(void *daemon);
 };
@@ -39,16 +39,19 @@ static void session_end(struct session *session)
 
     server->unanswered -= session->unanswered;
     DL_DELETE(server->sessions, session);
-    server->session_count--;
+    server->counters.channels--;
     ipc_channel_close(session->channel);
     free(session);
 }
 
 static void on_closed(struct ipc_channel *channel, const char *why, void *arg)
 {
+    struct session *session = arg;
+
+    session->server->counters.broken += strcmp(why, "end of file") != 0;
     log_info("peer left", LOG_TEXT("peer", proto_peer_name(ipc_channel_peer(channel))),
              LOG_TEXT("reason", why));
-    session_end(arg);
+    session_end(session);
 }
 
 static const struct ipc_handler *find_handler(const struct ipc_server *server,
@@ -70,10 +73,12 @@ static void on_message(struct ipc_channel *channel, const struct message *messag
     ipc_channel_hold(channel); /* released by the answer */
     session->unanswered++;
     server->unanswered++;
-    if (row)
+    if (row) {
+        server->counters.requests[row - server->options.handlers]++;
         row->handle(server->options.daemon, to, message);
-    else
+    } else {
         ipc_fail(to, ERROR_INTERNAL, "this daemon does not serve that message");
+    }
 }
 
 /* ---- accepting ------------------------------------------------------------------------------ */
@@ -103,7 +108,7 @@ static void session_begin(struct ipc_server *server, int fd)
                                        server->options.peers, &events, session);
     ipc_channel_limit_unsent(session->channel, UNSENT_MAX);
     DL_APPEND(server->sessions, session);
-    server->session_count++;
+    server->counters.channels++;
 }
 
 static void on_acceptable(evutil_socket_t listener, short what, void *arg)
@@ -120,9 +125,11 @@ static void on_acceptable(evutil_socket_t listener, short what, void *arg)
             return;
         }
         if (!uid_allowed(server, fd)) {
+            server->counters.refused++;
             close(fd);
-        } else if (server->session_count >= server->options.max_channels) {
+        } else if (server->counters.channels >= server->options.max_channels) {
             log_warn("connection refused: ipc.max_channels reached");
+            server->counters.refused++;
             close(fd);
         } else {
             session_begin(server, fd);
@@ -207,6 +214,11 @@ void ipc_push_end(struct ipc_channel *channel)
 size_t ipc_server_unanswered(const struct ipc_server *server)
 {
     return server->unanswered;
+}
+
+const struct ipc_server_counters *ipc_server_counters(const struct ipc_server *server)
+{
+    return &server->counters;
 }
 
 static bool all_sent(const struct ipc_server *server)

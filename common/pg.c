@@ -227,6 +227,8 @@ static void queues_open(struct pg *pg)
 {
     while (pg->options.statements[pg->queue_count].name)
         pg->queue_count++;
+    if (pg->queue_count > PG_STATEMENTS_MAX)
+        log_fatal("too many statements");
     pg->queues = memory_new(pg->queue_count + 1, sizeof(*pg->queues));
     for (size_t i = 0; i < pg->queue_count; i++) {
         const struct pg_statement *statement = &pg->options.statements[i];
@@ -281,6 +283,11 @@ size_t pg_pending(const struct pg *pg)
 const struct pg_counters *pg_counters(const struct pg *pg)
 {
     return &pg->counters;
+}
+
+const struct pg_statement_counters *pg_statement_counters(const struct pg *pg, size_t n)
+{
+    return &pg->queues[n].counters;
 }
 
 void pg_free(struct pg *pg)

@@ -13,6 +13,7 @@
 #ifndef CAF_COMMON_PG_H
 #define CAF_COMMON_PG_H
 
+#include "common/metrics.h"
 #include "common/str.h"
 
 #include <event2/event.h>
@@ -80,10 +81,18 @@ struct pg_counters {
     uint64_t losses;      /* connections lost, and attempts to connect that failed */
 };
 
+enum { PG_STATEMENTS_MAX = 32 };
+
+/* What one statement's batches were like. */
+struct pg_statement_counters {
+    struct metric_histogram duration; /* from sending it to its result */
+    struct metric_histogram requests; /* in it */
+};
+
 struct pg;
 
 /* Starts connecting. options is copied; what it points to must stay. Ends the process when conninfo
- * is none or a statement has too many parameters. */
+ * is none, or there are too many statements or one has too many parameters. */
 struct pg *pg_new(struct event_base *base, const struct pg_options *options);
 
 /* Queues a request. statement: an entry of options->statements. key: requests with an equal key are
@@ -107,6 +116,9 @@ size_t pg_pending(const struct pg *pg);
 
 /* The counters, which live as long as pg. */
 const struct pg_counters *pg_counters(const struct pg *pg);
+
+/* The same of the n-th statement of options->statements. */
+const struct pg_statement_counters *pg_statement_counters(const struct pg *pg, size_t n);
 
 /* Closes everything; requests not answered are dropped without a call. Not from within a
  * pg_answer_fn. */

@@ -110,6 +110,7 @@ bool pg_batch_send(struct pg *pg, const struct pg_batch *batch, PGconn *link)
 {
     pg->counters.batches++;
     pg->counters.rows += (uint64_t)batch->count;
+    metric_observe_size(&batch->queue->counters.requests, (uint64_t)batch->count);
     return batch->queue->statement->batched ? send_arrays(batch, link) : send_single(batch, link);
 }
 

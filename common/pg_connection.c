@@ -153,6 +153,7 @@ void pg_connection_run(struct pg_connection *connection, struct pg_batch *batch)
     struct pg *pg = connection->pg;
 
     connection->batch = batch;
+    connection->sent_us = clock_monotonic_us();
     pg->running += (size_t)batch->count;
     connection_enter(connection, PG_CONNECTION_BUSY, pg->options.statement_ms + GRACE_MS);
     if (pg_batch_send(pg, batch, connection->link))
@@ -185,6 +186,8 @@ static void connection_finish_batch(struct pg_connection *connection)
         connection_lose(connection, "the server cannot go on");
         return;
     }
+    metric_observe_us(&connection->batch->queue->counters.duration,
+                      clock_monotonic_us() - connection->sent_us);
     result = steal_pointer(connection->result);
     connection_enter(connection, PG_CONNECTION_IDLE, 0);
     pg_batch_finish(pg, connection_take_batch(connection), result, remedy);

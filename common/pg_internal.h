@@ -77,6 +77,7 @@ struct pg_queue {
     const struct pg_statement *statement;
     struct pg_request *ready; /* in the order in which they became so: no line behind one key,
                                  however long, comes before another key's turn */
+    struct pg_statement_counters counters;
 };
 
 /* Requests with different keys for one statement, sorted by key. Owned by the connection that runs
@@ -146,6 +147,7 @@ struct pg_connection {
     int64_t up_ms;          /* monotonic, 0 until up */
     int step;               /* of the session's */
     struct pg_batch *batch; /* while busy */
+    int64_t sent_us;        /* when it went out, monotonic */
     PGresult *result;       /* of what runs; not to be believed before the server is ready again */
 };
 

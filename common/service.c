@@ -18,11 +18,12 @@
 
 static void print_usage(const char *name, const char *default_file)
 {
-    printf("usage: %s [-c FILE] [-t | -p | -o | -V | -h]\n"
+    printf("usage: %s [-c FILE] [-t | -p | -o | -m | -V | -h]\n"
            "  -c FILE  the configuration (default %s)\n"
            "  -t       check the configuration and exit\n"
            "  -p       print what is in force and exit\n"
            "  -o       print every option with its default, range and meaning, and exit\n"
+           "  -m       print every metric with its type, labels and meaning, and exit\n"
            "  -V       print the version and exit\n"
            "  -h       print this and exit\n",
            name, default_file);
@@ -33,14 +34,12 @@ struct arguments {
     bool check, print;
 };
 
-static struct arguments read_arguments(const char *name, int argc, char **argv,
-                                       const struct config_option *options,
-                                       const char *default_file)
+static struct arguments read_arguments(const struct service_program *program, int argc, char **argv)
 {
-    struct arguments arguments = {.file = default_file};
+    struct arguments arguments = {.file = program->default_file};
     int option;
 
-    while ((option = getopt(argc, argv, "c:tpoVh")) != -1) {
+    while ((option = getopt(argc, argv, "c:tpomVh")) != -1) {
         switch (option) {
         case 'c':
             arguments.file = optarg;
@@ -52,20 +51,23 @@ static struct arguments read_arguments(const char *name, int argc, char **argv,
             arguments.print = true;
             break;
         case 'o':
-            config_print_table(options, stdout);
+            config_print_table(program->options, stdout);
+            exit(0);
+        case 'm':
+            metrics_print_table(stdout, program->metrics, program->name);
             exit(0);
         case 'V':
-            printf("%s %s\n", name, CAF_VERSION);
+            printf("%s %s\n", program->name, CAF_VERSION);
             exit(0);
         case 'h':
-            print_usage(name, default_file);
+            print_usage(program->name, program->default_file);
             exit(0);
         default:
             exit(2);
         }
     }
     if (optind < argc) {
-        fprintf(stderr, "%s: unexpected argument %s\n", name, argv[optind]);
+        fprintf(stderr, "%s: unexpected argument %s\n", program->name, argv[optind]);
         exit(2);
     }
     return arguments;
@@ -88,29 +90,28 @@ void service_open_log(const char *name, const struct config_option *options, con
     log_open(name, configured_level(options, values));
 }
 
-void service_configure(const char *name, int argc, char **argv, const struct config_option *options,
-                       void *values, const char *default_file, service_check_fn *check)
+void service_configure(const struct service_program *program, int argc, char **argv, void *values)
 {
-    struct arguments arguments = read_arguments(name, argc, argv, options, default_file);
+    struct arguments arguments = read_arguments(program, argc, argv);
     char error[512];
     const char *problem;
 
-    if (config_load(options, values, arguments.file, error, sizeof(error)) != 0) {
-        fprintf(stderr, "%s: %s\n", name, error);
+    if (config_load(program->options, values, arguments.file, error, sizeof(error)) != 0) {
+        fprintf(stderr, "%s: %s\n", program->name, error);
         exit(2);
     }
-    problem = check ? check(values) : NULL;
+    problem = program->check ? program->check(values) : NULL;
     if (problem) {
-        fprintf(stderr, "%s: %s:0: %s\n", name, arguments.file, problem);
+        fprintf(stderr, "%s: %s:0: %s\n", program->name, arguments.file, problem);
         exit(2);
     }
     if (arguments.print)
-        config_print(options, values, stdout);
+        config_print(program->options, values, stdout);
     if (arguments.check || arguments.print) {
-        config_free(options, values);
+        config_free(program->options, values);
         exit(0);
     }
-    service_open_log(name, options, values);
+    service_open_log(program->name, program->options, values);
 }
 
 uid_t *service_uids(const struct config_list *users)

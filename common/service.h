@@ -6,6 +6,7 @@
 #define CAF_COMMON_SERVICE_H
 
 #include "common/config.h"
+#include "common/metrics.h"
 
 #include <event2/event.h>
 
@@ -30,12 +31,19 @@ struct service {
 /* What the option table cannot check: NULL, or a literal that says what is wrong. */
 typedef const char *service_check_fn(const void *values);
 
+/* What a program is, by its tables. */
+struct service_program {
+    const char *name, *default_file; /* of the configuration */
+    const struct config_option *options;
+    service_check_fn *check; /* NULL: nothing more to check */
+    const struct metric *metrics;
+};
+
 /* Reads argv: -c FILE (the configuration), -t (check and exit), -p (print what is in force and
- * exit), -o (print the option table), -V, -h; then loads the configuration into values, has check
- * (may be NULL) look at it, and opens the log. Ends the process where an option says so, and with
- * status 2 and "FILE:LINE: reason" where the configuration is wrong. */
-void service_configure(const char *name, int argc, char **argv, const struct config_option *options,
-                       void *values, const char *default_file, service_check_fn *check);
+ * exit), -o (print the option table), -m (print the table of metrics), -V, -h; then loads the
+ * configuration into values, has it checked, and opens the log. Ends the process where an option
+ * says so, and with status 2 and "FILE:LINE: reason" where the configuration is wrong. */
+void service_configure(const struct service_program *program, int argc, char **argv, void *values);
 
 /* Opens the log under that name, at the level that log.level has in values. */
 void service_open_log(const char *name, const struct config_option *options, const void *values);
@@ -46,9 +54,9 @@ void service_open(struct service *service, const char *name, const struct servic
                   void *daemon, int64_t stop_seconds);
 
 /* The listening Unix socket for path: the one that systemd passed for it (matched by its address),
- * else a new one, mode 0600, that replaces a stale file. Ends the process when neither can be had.
+ * else a new one of that mode that replaces a stale file. Ends the process when neither can be had.
  */
-int service_unix_listener(const char *path);
+int service_unix_listener(const char *path, mode_t mode);
 
 /* The listening TCP socket for address and port, inherited or new, in the same way. */
 int service_tcp_listener(const char *address, int64_t port, int64_t backlog);

@@ -131,7 +131,7 @@ static void remove_stale_socket(const char *path)
         unlink(path);
 }
 
-int service_unix_listener(const char *path)
+int service_unix_listener(const char *path, mode_t mode)
 {
     union address address = {.local = {.sun_family = AF_UNIX}};
     mode_t mask;
@@ -144,7 +144,7 @@ int service_unix_listener(const char *path)
     if (fd >= 0)
         return fd;
     remove_stale_socket(path);
-    mask = umask(0177);
+    mask = umask(~mode & 0777);
     fd = new_listener(&address, sizeof(address.local), UNIX_BACKLOG, path);
     umask(mask);
     return fd;

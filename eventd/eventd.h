@@ -3,6 +3,7 @@
 #define CAF_EVENTD_EVENTD_H
 
 #include "common/back.h"
+#include "eventd/metrics.h"
 
 struct eventd_options {
     struct back_options back;
@@ -14,6 +15,7 @@ struct eventd_options {
 struct eventd {
     struct back back;
     struct eventd_options options;
+    struct eventd_metrics metrics;
     struct event *sweep;
     struct insist *insist;
     struct notes *notes;

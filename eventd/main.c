@@ -22,11 +22,31 @@ static const struct config_option options[] = {
 };
 
 static const struct ipc_handler handlers[] = {
-    {MSG_status_get, eventd_status},
-    {MSG_event_note, eventd_note},
-    {MSG_event_collect, eventd_collect},
-    {MSG_event_list, eventd_list},
-    {0, NULL},
+    {MSG_status_get, eventd_status}, {MSG_metrics_get, back_metrics},
+    {MSG_event_note, eventd_note},   {MSG_event_collect, eventd_collect},
+    {MSG_event_list, eventd_list},   {0, NULL},
+};
+
+static const char *handler_name(size_t n)
+{
+    return server_handler_name(handlers, n);
+}
+
+static const char *statement_name(size_t n)
+{
+    return eventd_statements[n].name;
+}
+
+static const struct metric_set IPC_HANDLER_SET = {"message", handler_name};
+static const struct metric_set PG_STATEMENT_SET = {"statement", statement_name};
+
+static const struct metric metrics[] = {
+#define METRIC_STRUCT struct eventd_metrics
+#include "common/metrics_back.def"
+#define METRIC METRIC_ROW
+#include "eventd/metrics.def"
+#undef METRIC
+    METRIC_END,
 };
 
 /* What the role may do, and at start is proven to be all that it may do. */
@@ -91,6 +111,7 @@ static const struct back_spec spec = {
     .allowed = allowed,
     .after_drain = write_all,
     .close = close_all,
+    .metrics = metrics,
 };
 
 int main(int argc, char **argv)
@@ -98,7 +119,7 @@ int main(int argc, char **argv)
     struct eventd daemon = {0};
     int status;
 
-    back_open(&daemon.back, &spec, &daemon.options.back, argc, argv);
+    back_open(&daemon.back, &spec, &daemon.options.back, &daemon.metrics.back, argc, argv);
     daemon.insist = insist_new(daemon.back.service.base, daemon.back.pg);
     daemon.aggregate = aggregate_new(&daemon);
     notes_open(&daemon);

@@ -69,6 +69,7 @@ static void on_swept(void *arg, const struct pg_answer *answer)
     if (answer->outcome == PG_REFUSED)
         log_error("the outbox could not be swept", LOG_TEXT("sqlstate", answer->sqlstate),
                   LOG_TEXT("reason", answer->message));
+    daemon->metrics.events_swept_total += (uint64_t)moved;
     if (moved > 0)
         log_debug("events found in the outbox", LOG_NUMBER("moved", moved));
     if (moved >= daemon->options.outbox_sweep_max)

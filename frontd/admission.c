@@ -56,7 +56,8 @@ static size_t without_share(size_t all, int64_t percent)
     return all - all * (size_t)percent / 100;
 }
 
-void admission_open(struct admission *admission, const struct frontd_options *options)
+void admission_open(struct admission *admission, const struct frontd_options *options,
+                    uint64_t *refused)
 {
     size_t wanted = (size_t)options->limits_connections;
     size_t possible = descriptors_for(wanted);
@@ -66,6 +67,7 @@ void admission_open(struct admission *admission, const struct frontd_options *op
                  LOG_NUMBER("configured", (long long)wanted),
                  LOG_NUMBER("in_force", (long long)possible));
     *admission = (struct admission){
+        .refused = refused,
         .connections_max = possible < wanted ? possible : wanted,
         .connections_per_address_max = (size_t)options->limits_connections_per_address,
         .handshakes_max = (size_t)options->limits_handshakes,

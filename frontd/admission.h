@@ -23,7 +23,7 @@ struct admission {
     size_t connections_open_to_all, in_flight_open_to_all; /* the rest is the operators' */
     unsigned char secret[16];
     struct address_use *by_address; /* a row an address with a connection: as many at most */
-    uint64_t refused[REFUSAL_COUNT];
+    uint64_t *refused;              /* REFUSAL_COUNT counters, not owned */
 };
 
 /* A connection's place among the others; a part of each. Zeroed: none. */
@@ -32,9 +32,11 @@ struct admission_place {
     bool entered, in_handshake;
 };
 
-/* Takes the limits from the options. When the process cannot have that many descriptors
- * (RLIMIT_NOFILE), limits.connections is lowered to what fits, and that is logged. */
-void admission_open(struct admission *admission, const struct frontd_options *options);
+/* Takes the limits from the options; counts refusals in refused, REFUSAL_COUNT counters. When the
+ * process cannot have that many descriptors (RLIMIT_NOFILE), limits.connections is lowered to what
+ * fits, and that is logged. */
+void admission_open(struct admission *admission, const struct frontd_options *options,
+                    uint64_t *refused);
 
 /* Which limit a new connection from there would break; REFUSAL_NONE: no one. address NULL: it is a
  * trusted proxy's own. */

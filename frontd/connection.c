@@ -65,6 +65,7 @@ void connection_close(struct connection *connection)
     DL_DELETE(worker->connections, connection);
     connection_unqueue(connection);
     admission_leave(&worker->admission, &connection->place);
+    worker->metrics->connections--;
     exchange_abandon(&connection->exchange);
     signer_handshake_cancel(&connection->handshake);
     SSL_free(connection->ssl);
@@ -178,9 +179,11 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
         return;
     }
     admission_count(&connection->worker->admission, late);
-    if (late == REFUSAL_handshake_time)
+    if (late == REFUSAL_handshake_time) {
+        connection->worker->metrics->tls_handshakes_total[HANDSHAKE_TIMED_OUT]++;
         notes_handshake(connection->worker, &connection->peer, connection->source_ip, "none",
                         "the handshake took too long");
+    }
     if (late == REFUSAL_write_time)
         drop_unsent(connection);
     connection_close(connection);
@@ -212,6 +215,8 @@ void connection_open(struct worker *worker, int fd, const struct address *addres
     if (!connection->readable || !connection->writable || !connection->timer || !connection->out)
         log_fatal("out of memory");
     DL_APPEND(worker->connections, connection);
+    worker->metrics->connections++;
+    worker->metrics->connections_accepted_total++;
     admission_enter(&worker->admission, proxied ? NULL : address, &connection->place);
     connection->reserved = admission_in_reserve(&worker->admission);
     connection_enter(connection, proxied ? STATE_PROXY : STATE_HANDSHAKE);

@@ -42,6 +42,19 @@ static enum progress finish_handshake(struct connection *connection)
     return GO_ON;
 }
 
+static void count_handshake(const struct connection *connection, int result)
+{
+    uint64_t *total = connection->worker->metrics->tls_handshakes_total;
+
+    if (result == SSL_ERROR_NONE)
+        total[connection->peer.identity.kind != IDENTITY_NONE ? HANDSHAKE_ACCEPTED
+                                                              : HANDSHAKE_ANONYMOUS]++;
+    else if (ERR_peek_error() == 0)
+        total[HANDSHAKE_ABANDONED]++;
+    else
+        total[*connection->peer.reason ? HANDSHAKE_CERTIFICATE : HANDSHAKE_PROTOCOL]++;
+}
+
 static enum progress step_handshake(struct connection *connection)
 {
     const char *reason;
@@ -54,6 +67,7 @@ static enum progress step_handshake(struct connection *connection)
         return WAIT; /* for the keeper: on_signed */
     if (result == SSL_ERROR_WANT_READ || result == SSL_ERROR_WANT_WRITE)
         return connection_wait(connection, result);
+    count_handshake(connection, result);
     if (result == SSL_ERROR_NONE)
         return finish_handshake(connection);
     if (ERR_peek_error() != 0) { /* else the client went away, which is no refusal */
@@ -90,6 +104,7 @@ static void begin_exchange(struct connection *connection)
         .content_type =
             has_type ? http_span_view(in, request->fields[HTTP_CONTENT_TYPE]) : STR_ABSENT,
         .received_ms = clock_wall_ms(),
+        .started_us = clock_monotonic_us(),
     };
     ids_trace(connection->exchange.trace_id);
     connection_enter(connection, STATE_ANSWER);

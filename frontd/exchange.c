@@ -1,6 +1,7 @@
 /* Answers: status line, fields, JSON; and calls to the back daemons on behalf of one request. */
 #include "frontd/exchange.h"
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "frontd/connection.h"
 
@@ -59,6 +60,16 @@ struct extra_fields {
     const char *allow; /* methods; NULL: none */
 };
 
+static void count_answer(const struct exchange *exchange, enum error_code code)
+{
+    struct frontd_metrics *metrics = exchange->worker->metrics;
+    enum route_number route = exchange->route ? exchange->route->number : ROUTE_none;
+
+    metrics->http_requests_total[route][code]++;
+    metric_observe_us(&metrics->http_request_duration_seconds[route],
+                      clock_monotonic_us() - exchange->started_us);
+}
+
 static void write_answer(struct exchange *exchange, int status, const struct extra_fields *extra,
                          struct evbuffer *body)
 {
@@ -109,6 +120,7 @@ void exchange_answer(struct exchange *exchange, int status, const char *format, 
     va_start(args, format);
     evbuffer_add_vprintf(body, format, args);
     va_end(args);
+    count_answer(exchange, status < 400 ? ERROR_NONE : ERROR_UNAVAILABLE);
     write_answer(exchange, status, &(struct extra_fields){0}, body);
 }
 
@@ -132,6 +144,7 @@ static void fail_with(struct exchange *exchange, enum error_code code, const cha
     evbuffer_add(body, text, strlen(text));
     free(text);
     json_decref(root);
+    count_answer(exchange, code);
     write_answer(exchange, error_status(code), &extra, body);
 }
 

@@ -13,7 +13,17 @@ struct worker;
 /* Answers the exchange, now or later; it may be gone as soon as it is answered. */
 typedef void exchange_handler(struct exchange *exchange);
 
+/* The rows of routes.def by number; none: the request found no route. */
+enum route_number {
+    ROUTE_none,
+#define ROUTE(method, path, permission, handler) ROUTE_##handler,
+#include "frontd/routes.def"
+#undef ROUTE
+    ROUTE_COUNT,
+};
+
 struct route {
+    enum route_number number;
     const char *method, *path;
     unsigned permission; /* MAY_ bit, 0: anyone */
     exchange_handler *handle;
@@ -42,6 +52,7 @@ struct exchange {
     struct str method, path, query, content_type, body;
     char trace_id[TRACE_ID_LEN + 1];
     int64_t received_ms; /* wall clock: the time of every record that comes of it */
+    int64_t started_us;  /* the same on the monotonic clock */
     struct exchange_call calls[EXCHANGE_CALLS_MAX];
     void *state; /* the handler's own, freed when the exchange is over */
 };

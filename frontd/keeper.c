@@ -16,10 +16,10 @@
  * then each time that their number has doubled. */
 static void refusal_log(struct keeper *keeper, const char *why)
 {
-    keeper->refused_count++;
-    if ((keeper->refused_count & (keeper->refused_count - 1)) == 0)
+    keeper->metrics.keeper_refusals_total++;
+    if ((keeper->metrics.keeper_refusals_total & (keeper->metrics.keeper_refusals_total - 1)) == 0)
         log_warn("refused to sign", LOG_TEXT("why", why),
-                 LOG_NUMBER("refusals", (long long)keeper->refused_count));
+                 LOG_NUMBER("refusals", (long long)keeper->metrics.keeper_refusals_total));
 }
 
 static void sign_handle(void *daemon, struct ipc_reply_to to, const struct message *message)
@@ -37,7 +37,7 @@ static void sign_handle(void *daemon, struct ipc_reply_to to, const struct messa
         ipc_fail(to, key ? ERROR_VALIDATION : ERROR_NOT_FOUND, why);
         return;
     }
-    keeper->signed_count++;
+    keeper->metrics.keeper_signatures_total++;
     ipc_reply(to, MSG_keeper_signed,
               &(struct msg_keeper_signed){
                   .signature = {(const char *)signature.bytes, signature.length}});
@@ -51,14 +51,49 @@ static void status_handle(void *daemon, struct ipc_reply_to to, const struct mes
     (void)message;
     snprintf(detail, sizeof(detail),
              "{\"keys\":%zu,\"signed\":%" PRIu64 ",\"refused\":%" PRIu64 "}", keeper->keys.count,
-             keeper->signed_count, keeper->refused_count);
+             keeper->metrics.keeper_signatures_total, keeper->metrics.keeper_refusals_total);
     ipc_reply(to, MSG_status, &(struct msg_status){.ready = true, .detail = str_from(detail)});
+}
+
+static void metrics_handle(void *daemon, struct ipc_reply_to to, const struct message *message)
+{
+    struct keeper *keeper = daemon;
+
+    (void)message;
+    process_metrics_update(&keeper->metrics.process, &keeper->cpu_seen_us);
+    server_metrics_update(&keeper->metrics.server, keeper->server);
+    keeper->metrics.keeper_keys = keeper->keys.count;
+    server_metrics_reply(to, keeper_metrics_table, &keeper->metrics, "keeper");
 }
 
 static const struct ipc_handler HANDLERS[] = {
     {MSG_keeper_sign, sign_handle},
     {MSG_status_get, status_handle},
+    {MSG_metrics_get, metrics_handle},
     {0, NULL},
+};
+
+static const char *handler_name(size_t n)
+{
+    return server_handler_name(HANDLERS, n);
+}
+
+static const struct metric_set IPC_HANDLER_SET = {"message", handler_name};
+
+const struct metric keeper_metrics_table[] = {
+#define METRIC_STRUCT struct keeper_metrics
+#define METRIC        METRIC_SHARED_ROW
+#define METRIC_PART   process
+#include "common/metrics_process.def"
+#undef METRIC_PART
+#define METRIC_PART server
+#include "common/metrics_server.def"
+#undef METRIC_PART
+#undef METRIC
+#define METRIC METRIC_ROW
+#include "frontd/keeper_metrics.def"
+#undef METRIC
+    METRIC_END,
 };
 
 void keeper_serve(struct keeper *keeper, int listener)
@@ -74,6 +109,7 @@ void keeper_serve(struct keeper *keeper, int listener)
         .max_channels = (size_t)options->ipc_max_channels,
     };
 
+    process_metrics_open(&keeper->metrics.process);
     keeper->server = ipc_server_new(keeper->service.base, listener, &server);
 }
 

@@ -2,7 +2,8 @@
 #ifndef CAF_FRONTD_KEEPER_H
 #define CAF_FRONTD_KEEPER_H
 
-#include "common/ipc.h"
+#include "common/metrics_process.h"
+#include "common/metrics_server.h"
 #include "common/service.h"
 #include "frontd/keeper_keys.h"
 
@@ -12,13 +13,25 @@ struct keeper_options {
 #undef OPTION
 };
 
+struct keeper_metrics {
+    struct process_metrics process;
+    struct server_metrics server;
+#define METRIC METRIC_MEMBER
+#include "frontd/keeper_metrics.def"
+#undef METRIC
+};
+
+/* The table of the keeper's metrics. */
+extern const struct metric keeper_metrics_table[];
+
 struct keeper {
     struct service service;
     struct keeper_options options;
     struct keeper_keys keys;
     struct ipc_server *server;
     uid_t *peers;
-    uint64_t signed_count, refused_count;
+    struct keeper_metrics metrics;
+    uint64_t cpu_seen_us;
 };
 
 /* Serves workers on a listening Unix socket, which stays the caller's, from the service's loop.

@@ -52,13 +52,16 @@ static void close_all(struct keeper *keeper, int listener)
 int main(int argc, char **argv)
 {
     static const struct service_events events = {.drain = keeper_drain};
+    static const struct service_program program = {.name = "keeper",
+                                                   .default_file = CAF_SYSCONF "/keeper.conf",
+                                                   .options = OPTIONS,
+                                                   .metrics = keeper_metrics_table};
     struct keeper keeper = {0};
 
-    service_configure("keeper", argc, argv, OPTIONS, &keeper.options, CAF_SYSCONF "/keeper.conf",
-                      NULL);
+    service_configure(&program, argc, argv, &keeper.options);
     service_open(&keeper.service, "keeper", &events, &keeper, keeper.options.service_stop_seconds);
     load_keys(&keeper);
-    int listener = service_unix_listener(keeper.options.ipc_socket);
+    int listener = service_unix_listener(keeper.options.ipc_socket, 0600);
     keeper_serve(&keeper, listener);
     int status = service_run(&keeper.service);
     close_all(&keeper, listener);

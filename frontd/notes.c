@@ -90,6 +90,7 @@ static void on_told(void *arg, const struct message *answer)
     } else {
         if (answer->type == MSG_fail) {
             notes->lost += told->count;
+            notes->worker->metrics->events_lost_total += told->count;
             log_warn("eventd refused an event", LOG_STR("reason", answer->body.fail.message),
                      LOG_NUMBER("lost", (long long)notes->lost));
         }

@@ -8,12 +8,13 @@
 #include <strings.h>
 
 static const struct route routes[] = {
-#define ROUTE(method, path, permission, handler) {method, path, permission, handler},
+#define ROUTE(method, path, permission, handler)                                                   \
+    {ROUTE_##handler, method, path, permission, handler},
 #include "frontd/routes.def"
 #undef ROUTE
 };
 
-enum { ROUTE_COUNT = sizeof(routes) / sizeof(routes[0]), ALLOW_BYTES = 64 };
+enum { ROUTES = sizeof(routes) / sizeof(routes[0]), ALLOW_BYTES = 64 };
 
 /* /api/v1/… is /v1/… */
 static struct str without_alias(struct str path)
@@ -28,7 +29,7 @@ static struct str without_alias(struct str path)
 static const struct route *find_route(struct str method, struct str path, char allow[ALLOW_BYTES])
 {
     *allow = '\0';
-    for (size_t i = 0; i < ROUTE_COUNT; i++) {
+    for (size_t i = 0; i < ROUTES; i++) {
         size_t used = strlen(allow);
 
         if (!str_equal(path, str_from(routes[i].path)))

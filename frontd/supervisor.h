@@ -5,6 +5,7 @@
 
 #include "common/ipc.h"
 #include "common/service.h"
+#include "frontd/metrics.h"
 #include "frontd/options.h"
 
 #include <sys/types.h>
@@ -42,11 +43,16 @@ struct supervisor_material {
 struct supervisor {
     struct service service;
     struct frontd_options options;
-    const char *program; /* of the workers */
-    int listener;
+    const char *program;          /* of the workers */
+    int listener, admin_listener; /* -1: none */
     struct supervisor_material material;
     struct supervisor_worker *workers;
     struct event *child;
+    struct metrics_memory metrics_memory;
+    int metrics_descriptor;         /* of that memory */
+    struct frontd_metrics *metrics; /* the supervisor's own */
+    struct event *metrics_timer;
+    uint64_t cpu_seen_us;
 };
 
 /* ---- supervisor_material.c ------------------------------------------------------------------ */
@@ -73,6 +79,22 @@ void supervisor_send_material(struct supervisor *supervisor);
 void supervisor_drain_workers(struct supervisor *supervisor);
 
 void supervisor_free_workers(struct supervisor *supervisor);
+
+/* ---- supervisor_metrics.c ------------------------------------------------------------------- */
+
+/* Makes the memory that supervisor and workers count in, and begins to count. */
+void supervisor_open_metrics(struct supervisor *supervisor);
+
+/* Counts a worker's end; what it had counted stays, how it stood does not. */
+void supervisor_metrics_worker_ended(struct supervisor_worker *worker, bool killed);
+
+void supervisor_close_metrics(struct supervisor *supervisor);
+
+/* Opens the listener that admin.listen asks for; -1 for none. Ends the process when it cannot. */
+int supervisor_open_admin_listener(const struct frontd_options *options);
+
+/* What is wrong with admin.listen, as service_check_fn says it. */
+const char *supervisor_check_admin_listen(const struct frontd_options *options);
 
 /* ---- supervisor_link.c ---------------------------------------------------------------------- */
 

@@ -5,7 +5,6 @@
 
 #include "common/log.h"
 #include "common/memory.h"
-#include "frontd/identity.h"
 
 #include <libgen.h>
 #include <limits.h>
@@ -43,9 +42,11 @@ static void reload(void *arg)
 
     if (!supervisor_read_material(&supervisor->options, &supervisor->material, error,
                                   sizeof(error))) {
+        supervisor->metrics->tls_reloads_total[RELOAD_REFUSED]++;
         log_error("TLS material refused: the old one stays", LOG_TEXT("reason", error));
         return;
     }
+    supervisor->metrics->tls_reloads_total[RELOAD_TAKEN]++;
     supervisor_send_material(supervisor);
     log_info("TLS material read again");
 }
@@ -55,9 +56,26 @@ static void drain(void *arg)
     struct supervisor *supervisor = arg;
 
     close(supervisor->listener);
-    supervisor->listener = -1;
+    if (supervisor->admin_listener >= 0)
+        close(supervisor->admin_listener);
+    supervisor->listener = supervisor->admin_listener = -1;
     supervisor_drain_workers(supervisor);
 }
+
+static const char *check_options(const void *values)
+{
+    const char *problem = frontd_check_options(values);
+
+    return problem ? problem : supervisor_check_admin_listen(values);
+}
+
+static const struct service_program frontd_program = {
+    .name = "frontd",
+    .default_file = CAF_SYSCONF "/frontd.conf",
+    .options = frontd_option_table,
+    .check = check_options,
+    .metrics = frontd_metrics_table,
+};
 
 int main(int argc, char **argv)
 {
@@ -67,18 +85,20 @@ int main(int argc, char **argv)
     int status;
 
     supervisor.program = program;
-    service_configure("frontd", argc, argv, frontd_option_table, &supervisor.options,
-                      CAF_SYSCONF "/frontd.conf", frontd_check_options);
+    service_configure(&frontd_program, argc, argv, &supervisor.options);
     service_open(&supervisor.service, "frontd", &events, &supervisor,
                  supervisor.options.service_stop_seconds + 1);
     read_first_material(&supervisor);
     supervisor.listener =
         service_tcp_listener(supervisor.options.listen_address, supervisor.options.listen_port,
                              supervisor.options.listen_backlog);
+    supervisor.admin_listener = supervisor_open_admin_listener(&supervisor.options);
+    supervisor_open_metrics(&supervisor);
     supervisor_watch_children(&supervisor);
     supervisor_start_workers(&supervisor);
     status = service_run(&supervisor.service);
     supervisor_free_workers(&supervisor);
+    supervisor_close_metrics(&supervisor);
     supervisor_free_material(&supervisor.material);
     service_close(&supervisor.service);
     config_free(frontd_option_table, &supervisor.options);

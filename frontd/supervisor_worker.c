@@ -53,14 +53,37 @@ static void send_material(struct supervisor_worker *worker)
     ipc_channel_send(worker->control, MSG_material, &no_request, &body, -1);
 }
 
-static void send_listener(struct supervisor_worker *worker)
+/* Sends a message with a copy of the descriptor. */
+static void send_descriptor(struct supervisor_worker *worker, enum message_type type,
+                            const void *body, int descriptor)
 {
-    static const struct msg_listener nothing;
-    int fd = fcntl(worker->supervisor->listener, F_DUPFD_CLOEXEC, 0);
+    int fd = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
 
     if (fd < 0)
-        log_fatal("cannot hand the listener over", LOG_TEXT("error", strerror(errno)));
-    ipc_channel_send(worker->control, MSG_listener, &no_request, &nothing, fd);
+        log_fatal("cannot hand a descriptor over", LOG_TEXT("message", proto_name(type)),
+                  LOG_TEXT("error", strerror(errno)));
+    ipc_channel_send(worker->control, type, &no_request, body, fd);
+}
+
+static void send_metrics_memory(struct supervisor_worker *worker)
+{
+    const struct supervisor *supervisor = worker->supervisor;
+    const uint64_t layout = metrics_layout(frontd_metrics_table);
+    const struct msg_metrics_memory body = {.slot = worker->number + 1,
+                                            .slots = supervisor->metrics_memory.count,
+                                            .layout = {(const char *)&layout, sizeof(layout)}};
+
+    send_descriptor(worker, MSG_metrics_memory, &body, supervisor->metrics_descriptor);
+}
+
+static void send_listeners(struct supervisor_worker *worker)
+{
+    const struct supervisor *supervisor = worker->supervisor;
+
+    send_descriptor(worker, MSG_listener, &(struct msg_listener){}, supervisor->listener);
+    if (supervisor->admin_listener >= 0)
+        send_descriptor(worker, MSG_admin_listener, &(struct msg_admin_listener){},
+                        supervisor->admin_listener);
 }
 
 void supervisor_send_material(struct supervisor *supervisor)
@@ -159,15 +182,18 @@ static void start_worker(struct supervisor_worker *worker)
     worker->pid = spawn(supervisor, ends[1]);
     close(ends[1]);
     worker->started_ms = clock_monotonic_ms();
+    supervisor->metrics->worker_starts_total++;
+    supervisor->metrics->workers++;
     worker->control = ipc_channel_new(supervisor->service.base, ends[0], PEER_SUPERVISOR,
                                       PEER_FRONTD, &events, worker);
     log_info("worker started", LOG_NUMBER("worker", worker->number),
              LOG_NUMBER("pid", worker->pid));
+    send_metrics_memory(worker);
     send_configuration(worker);
     for (size_t i = 0; i < SUPERVISOR_PEERS; i++)
         supervisor_make_link(&worker->links[i]);
     send_material(worker);
-    send_listener(worker);
+    send_listeners(worker);
 }
 
 static void on_restart(evutil_socket_t fd, short what, void *arg)
@@ -224,6 +250,7 @@ static void worker_ended(struct supervisor_worker *worker, int status)
              LOG_NUMBER("signal", WIFSIGNALED(status) ? WTERMSIG(status) : 0),
              LOG_NUMBER("status", WIFEXITED(status) ? WEXITSTATUS(status) : 0));
     worker->pid = 0;
+    supervisor_metrics_worker_ended(worker, WIFSIGNALED(status));
     if (worker->control)
         on_control_closed(worker->control, "the worker ended", worker);
     if (!draining)

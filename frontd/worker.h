@@ -8,6 +8,7 @@
 #include "frontd/deny.h"
 #include "frontd/exchange.h"
 #include "frontd/lingering.h"
+#include "frontd/metrics.h"
 #include "frontd/notes.h"
 #include "frontd/options.h"
 #include "frontd/signer_client.h"
@@ -16,13 +17,16 @@
 
 enum { WORKER_CONTROL_DESCRIPTOR = 3 }; /* the supervisor's end is at the other side */
 
-enum backend { BACKEND_KEEPER, BACKEND_REGISTRYD, BACKEND_AUDITD, BACKEND_EVENTD, BACKEND_COUNT };
-
 struct connection;
+struct admin;
 
 struct worker {
     struct service service;
     struct frontd_options options;
+    struct metrics_memory metrics_memory;
+    struct frontd_metrics *metrics; /* this worker's own */
+    struct event *metrics_timer;
+    uint64_t cpu_seen_us;
     struct ipc_channel *control;
     struct ipc_client *backends[BACKEND_COUNT];
     struct signer_client *signer;
@@ -41,6 +45,7 @@ struct worker {
     struct ipc_call *deny_call; /* NULL: has been answered */
     struct notes *notes;        /* NULL until configured */
     bool configured, ready;
+    struct admin *admin; /* NULL: none */
 };
 
 /* The client of that peer. */
@@ -58,6 +63,15 @@ bool worker_may_call(struct worker *worker, enum proto_peer peer, bool is_operat
 /* To be called when a connection has gone or a note is answered: a drain ends with the last. */
 void worker_finish_when_done(struct worker *worker);
 
+/* ---- metrics (worker_metrics.c) ------------------------------------------------------------- */
+
+/* Counts from now on in the memory that came with the message. Where the supervisor's build lays
+ * metrics out in another way (it has been replaced under way), the worker counts apart, which is
+ * not shown, and serves all the same. */
+void worker_metrics_share(struct worker *worker, const struct msg_metrics_memory *body);
+
+void worker_metrics_close(struct worker *worker);
+
 /* ---- accepting (accept.c) ------------------------------------------------------------------- */
 
 /* Takes connections from the listener from now on. */
@@ -65,6 +79,17 @@ void accept_start(struct worker *worker);
 
 /* Takes no more, and closes the listener. Harmless a second time, and before accept_start. */
 void accept_stop(struct worker *worker);
+
+/* ---- the admin listener (admin.c) ----------------------------------------------------------- */
+
+/* Answers GET /metrics on the listening descriptor, which is its own from now on. */
+struct admin *admin_open(struct worker *worker, int listener);
+
+/* Accepts no more; harmless with NULL. */
+void admin_stop(struct admin *admin);
+
+/* Closes listener and connections; harmless with NULL. */
+void admin_close(struct admin *admin);
 
 /* ---- connections (connection.c) ------------------------------------------------------------- */
 

@@ -49,11 +49,18 @@ static void on_pushed(void *arg, const struct message *message)
 
 static void open_backends(struct worker *worker)
 {
+    struct frontd_metrics *metrics = worker->metrics;
+
     for (size_t i = 0; i < BACKEND_COUNT; i++) {
         const struct ipc_client_options options = {
             .self = PEER_FRONTD,
             .peer = backend_peers[i],
             .max_in_flight = (size_t)worker->options.limits_in_flight,
+            .counters = {&metrics->backend_requests_total[i],
+                         &metrics->backend_requests_in_flight[i],
+                         &metrics->backend_requests_resent_total[i],
+                         &metrics->backend_requests_expired_total[i],
+                         &metrics->backend_connections_lost_total[i]},
             .lost = on_backend_lost,
             .pushed = backend_peers[i] == PEER_REGISTRYD ? on_pushed : NULL,
             .arg = worker,
@@ -125,6 +132,7 @@ static void drain(void *arg)
     struct worker *worker = arg;
 
     accept_stop(worker);
+    admin_stop(worker->admin);
     connection_drain_all(worker);
     worker_finish_when_done(worker);
 }
@@ -143,7 +151,7 @@ static void take_configuration(struct worker *worker, const struct msg_configure
         log_fatal("configuration refused", LOG_TEXT("reason", error));
     service_open_log(worker->service.name, frontd_option_table, &worker->options);
     worker->service.stop_seconds = worker->options.service_stop_seconds;
-    admission_open(&worker->admission, &worker->options);
+    admission_open(&worker->admission, &worker->options, worker->metrics->refusals_total);
     networks_read(&worker->options.listen_trusted_proxies, &worker->trusted_proxies);
     open_backends(worker);
     deny_link_open(worker);
@@ -185,6 +193,16 @@ static void take_listener(struct worker *worker)
     accept_when_complete(worker);
 }
 
+static void take_admin_listener(struct worker *worker)
+{
+    int fd = ipc_channel_take_descriptor(worker->control);
+
+    if (fd >= 0 && !worker->admin && !worker->service.draining)
+        worker->admin = admin_open(worker, fd);
+    else if (fd >= 0)
+        close(fd);
+}
+
 static void take_backend(struct worker *worker, uint64_t peer)
 {
     int fd = ipc_channel_take_descriptor(worker->control);
@@ -206,9 +224,13 @@ static void on_control(struct ipc_channel *channel, const struct message *messag
     struct worker *worker = arg;
 
     (void)channel;
-    if (!worker->configured && message->type != MSG_configure)
+    if (!worker->configured && message->type != MSG_configure &&
+        message->type != MSG_metrics_memory)
         log_fatal("the supervisor speaks before it configures");
     switch (message->type) {
+    case MSG_metrics_memory:
+        worker_metrics_share(worker, &message->body.metrics_memory);
+        break;
     case MSG_configure:
         take_configuration(worker, &message->body.configure);
         break;
@@ -217,6 +239,9 @@ static void on_control(struct ipc_channel *channel, const struct message *messag
         break;
     case MSG_listener:
         take_listener(worker);
+        break;
+    case MSG_admin_listener:
+        take_admin_listener(worker);
         break;
     case MSG_backend:
         take_backend(worker, message->body.backend.peer);
@@ -258,6 +283,7 @@ static void close_all(struct worker *worker)
     connection_queue_close(worker);
     accept_stop(worker);
     deny_link_close(worker);
+    admin_close(worker->admin);
     SSL_CTX_free(worker->tls);
     if (worker->configured) {
         signer_provider_free(worker->provider);
@@ -268,6 +294,7 @@ static void close_all(struct worker *worker)
     }
     free(worker->trusted_proxies.items);
     ipc_channel_close(worker->control);
+    worker_metrics_close(worker);
     service_close(&worker->service);
     config_free(frontd_option_table, &worker->options);
 }
@@ -275,7 +302,8 @@ static void close_all(struct worker *worker)
 int main(void)
 {
     static const struct service_events events = {.drain = drain};
-    struct worker worker = {.listener = -1};
+    struct frontd_metrics unshared = {0};
+    struct worker worker = {.listener = -1, .metrics = &unshared};
     int status;
 
     log_open("frontd-worker", LOG_LEVEL_INFO);

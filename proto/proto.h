@@ -15,6 +15,7 @@ enum {
     PROTO_CLIENT_CA_MAX = 262144,
     PROTO_CRLS_MAX = 524288,
     PROTO_DENY_IDS_MAX = 65536, /* of MSG_deny_list, in bytes */
+    PROTO_METRICS_MAX = 262144, /* bytes of a daemon's metrics as text */
 };
 
 /* Who stands at an end of a channel; bits, so that a message's senders are a set. */

@@ -89,6 +89,12 @@ static bool is_needed(const struct cache_agent *agent)
     return agent->dirty || agent->looking_up || agent->waiters;
 }
 
+static void evict(struct cache *cache, struct cache_agent *agent)
+{
+    cache_drop(cache, agent);
+    cache->evictions++;
+}
+
 /* Drops the least recently used that nobody needs. One that is needed counts as used just now;
  * where it finds only such, the cache grows, to shrink when they are needed no more. */
 static void make_room(struct cache *cache)
@@ -99,7 +105,7 @@ static void make_room(struct cache *cache)
         if (is_needed(cache->by_use))
             mark_used(cache, cache->by_use);
         else
-            cache_drop(cache, cache->by_use);
+            evict(cache, cache->by_use);
     }
 }
 

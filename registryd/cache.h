@@ -49,7 +49,8 @@ struct cache {
     struct cache_agent *dirty;
     size_t dirty_count;
     size_t max_agents;
-    uint64_t revision; /* of the newest invalidation; a new entry begins with it */
+    uint64_t evictions; /* entries dropped to make room */
+    uint64_t revision;  /* of the newest invalidation; a new entry begins with it */
 };
 
 /* The entry of that agent, made when there is none; owned by the cache. An entry that is neither

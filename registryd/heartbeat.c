@@ -71,6 +71,7 @@ static void complete(struct registryd *daemon, struct cache_agent *agent, struct
         return;
     }
     count_beat(daemon);
+    daemon->metrics.registry_heartbeats_total++;
     cache_note_heartbeat(&daemon->cache, agent, received_ms, status, metadata);
     reply = (struct msg_mesh_beat){
         .agent_id = str_from(agent->agent_id),
@@ -221,10 +222,13 @@ void registryd_heartbeat(void *arg, struct ipc_reply_to to, const struct message
     const struct msg_mesh_heartbeat *body = &message->body.mesh_heartbeat;
     struct cache_agent *agent = cache_get(&daemon->cache, body->tenant_id, body->spiffe_id);
 
-    if (is_known(daemon, agent))
+    if (is_known(daemon, agent)) {
+        daemon->metrics.registry_cache_hits_total++;
         complete(daemon, agent, to, body->received_at, body->status, body->metadata);
-    else
+    } else {
+        daemon->metrics.registry_cache_misses_total++;
         wait_for_look_up(daemon, agent, to, body);
+    }
 }
 
 /* ---- writing behind ------------------------------------------------------------------------- */

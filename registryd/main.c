@@ -30,11 +30,38 @@ static const struct config_option options[] = {
 
 static const struct ipc_handler handlers[] = {
     {MSG_status_get, registryd_status},
+    {MSG_metrics_get, back_metrics},
     {MSG_mesh_register, registryd_register},
     {MSG_mesh_heartbeat, registryd_heartbeat},
     {MSG_mesh_self, registryd_self},
     {MSG_deny_subscribe, registryd_deny_subscribe},
     {0, NULL},
+};
+
+static const char *handler_name(size_t n)
+{
+    return server_handler_name(handlers, n);
+}
+
+static const char *statement_name(size_t n)
+{
+    return registryd_statements[n].name;
+}
+
+static const struct metric_set IPC_HANDLER_SET = {"message", handler_name};
+static const struct metric_set PG_STATEMENT_SET = {"statement", statement_name};
+
+#define METRIC_SETS "registryd/metric_sets.def"
+#include "common/metric_set_names.h"
+#undef METRIC_SETS
+
+static const struct metric metrics[] = {
+#define METRIC_STRUCT struct registryd_metrics
+#include "common/metrics_back.def"
+#define METRIC METRIC_ROW
+#include "registryd/metrics.def"
+#undef METRIC
+    METRIC_END,
 };
 
 /* What the role may do, and at start is proven to be all that it may do: an agent's identity is
@@ -128,6 +155,16 @@ void registryd_deny_subscribe(void *arg, struct ipc_reply_to to, const struct me
     deny_list_subscribe(((struct registryd *)arg)->deny, to);
 }
 
+static void update_metrics(struct back *back)
+{
+    struct registryd *daemon = (struct registryd *)back;
+
+    daemon->metrics.registry_cache_agents = HASH_COUNT(daemon->cache.by_key);
+    daemon->metrics.registry_cache_evictions_total = daemon->cache.evictions;
+    daemon->metrics.registry_write_behind_agents = daemon->cache.dirty_count;
+    daemon->metrics.registry_hints_connected = daemon->hints && hints_connected(daemon->hints);
+}
+
 /* ---- stopping: answer what was asked, then write what was noted ----------------------------- */
 
 /* Reads under way whose answer nobody waits for. */
@@ -173,6 +210,8 @@ static const struct back_spec spec = {
     .handlers = handlers,
     .statements = registryd_statements,
     .allowed = allowed,
+    .metrics = metrics,
+    .update_metrics = update_metrics,
     .before_drain = before_drain,
     .after_drain = after_drain,
 };
@@ -182,7 +221,7 @@ int main(int argc, char **argv)
     struct registryd daemon = {.beat_stretch = 1};
     int status;
 
-    back_open(&daemon.back, &spec, &daemon.options.back, argc, argv);
+    back_open(&daemon.back, &spec, &daemon.options.back, &daemon.metrics.back, argc, argv);
     daemon.cache.max_agents = (size_t)daemon.options.cache_max_agents;
     daemon.deny = deny_list_open(&daemon);
     daemon.feed = feed_open(&daemon);

@@ -104,6 +104,9 @@ static void answer_registered(struct registration *registration, const struct pg
         .events = {(const char *)ids, parse_event_ids(pg_value(answer, 0, 3), ids)},
     };
 
+    daemon->metrics.registry_registrations_total[reply.created ? REGISTRATION_CREATED
+                                                               : REGISTRATION_EXISTING]++;
+    daemon->metrics.registry_fingerprint_drifts_total += reply.fingerprint_drift;
     cache_fill(agent, registration->params[PARAM_AGENT_ID], state,
                cache_changed_from(pg_value(answer, 0, 4)), registration->revision,
                registration->sent_ms);

@@ -4,6 +4,7 @@
 
 #include "common/back.h"
 #include "registryd/cache.h"
+#include "registryd/metrics.h"
 
 struct registryd_options {
     struct back_options back;
@@ -19,6 +20,7 @@ struct hints;
 struct registryd {
     struct back back;
     struct registryd_options options;
+    struct registryd_metrics metrics;
     struct cache cache;
     struct deny_list *deny;
     struct feed *feed;

@@ -39,6 +39,7 @@ def defaults(folder, settings):
         },
         "frontd": {
             "listen": {"address": "127.0.0.1", "port": settings.port},
+            "admin": {"listen": folder.socket("metrics")},
             "tls": {
                 "certificates": f"{folder.tls}/server-p256.crt, {folder.tls}/server-rsa.crt",
                 "client_ca": folder.ca_bundle,
@@ -98,5 +99,6 @@ def write_env(folder, settings):
         "PGDATABASE": "caf",
         "PGUSER": "caf",
         "REDIS_SOCKET": folder.home.socket("redis"),
+        "CAF_METRICS_SOCKET": folder.socket("metrics"),
     }
     replace_text(folder.env_file, "".join(f"{name}={value}\n" for name, value in values.items()))

@@ -51,7 +51,7 @@ static void keeper_begin(int key_count)
                              .options = {.ipc_peer_users = {users, 1}, .ipc_max_channels = 8}};
     ck_assert_msg(keeper_keys_load(&keeper.keys, &list, NULL, error, sizeof(error)) == 0, "%s",
                   error);
-    listener = service_unix_listener(socket_path);
+    listener = service_unix_listener(socket_path, 0600);
     keeper_serve(&keeper, listener);
 }
 
@@ -269,7 +269,7 @@ START_TEST(a_handshake_goes_on_when_the_keeper_has_answered)
     connection_open_waiting(&connection, _i);
     loop_until_woken(&connection);
     check_completed(&connection);
-    ck_assert_uint_eq(keeper.signed_count, 1);
+    ck_assert_uint_eq(keeper.metrics.keeper_signatures_total, 1);
     connection_close(&connection);
 }
 END_TEST
@@ -391,7 +391,7 @@ START_TEST(a_cancelled_handshake_drops_the_late_answer)
     connection_close(&connection);
     ck_assert_uint_eq(ipc_client_in_flight(channel), 0);
     loop_some_turns();
-    ck_assert_uint_eq(keeper.signed_count, 1);
+    ck_assert_uint_eq(keeper.metrics.keeper_signatures_total, 1);
     ck_assert_int_eq(connection.wakes, 0);
 }
 END_TEST
@@ -489,8 +489,8 @@ START_TEST(a_keeper_without_the_key_refuses)
     connection_step(&connection);
     loop_until_woken(&connection);
     ck_assert_int_eq(connection.server_status, SSL_ERROR_SSL);
-    ck_assert_uint_eq(keeper.refused_count, 1);
-    ck_assert_uint_eq(keeper.signed_count, 0);
+    ck_assert_uint_eq(keeper.metrics.keeper_refusals_total, 1);
+    ck_assert_uint_eq(keeper.metrics.keeper_signatures_total, 0);
     connection_close(&connection);
     keeper_end();
 }

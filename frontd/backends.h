@@ -1,0 +1,7 @@
+/* The daemons behind frontd. */
+#ifndef CAF_FRONTD_BACKENDS_H
+#define CAF_FRONTD_BACKENDS_H
+
+enum backend { BACKEND_KEEPER, BACKEND_REGISTRYD, BACKEND_AUDITD, BACKEND_EVENTD, BACKEND_COUNT };
+
+#endif
