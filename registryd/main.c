@@ -127,12 +127,14 @@ void registryd_status(void *arg, struct ipc_reply_to to, const struct message *m
     bool ready = pg_writable(daemon->back.pg);
     bool hinted = !daemon->hints || hints_connected(daemon->hints);
     bool degraded = !hinted || !feed_is_fresh(daemon->feed) || deny_list_is_full(daemon->deny);
-    char detail[320];
+    const struct feed_counters *feed = feed_counters(daemon->feed);
+    char detail[448];
 
     (void)message;
     snprintf(detail, sizeof(detail),
              "{\"database\":\"%s\",\"redis\":\"%s\",\"agents_cached\":%u,"
-             "\"requests_pending\":%zu,\"feed_lag_ms\":%lld,\"feed_read_age_ms\":%lld,"
+             "\"requests_pending\":%zu,\"feed\":{\"lag_ms\":%lld,\"read_age_ms\":%lld,"
+             "\"reads\":%llu,\"rows\":%llu,\"applied\":%llu},"
              "\"denied\":%zu,\"deny_list\":\"%s\"}",
              ready ? "ok" : "unavailable",
              !daemon->hints ? "off"
@@ -140,7 +142,8 @@ void registryd_status(void *arg, struct ipc_reply_to to, const struct message *m
                             : "unavailable",
              HASH_COUNT(daemon->cache.by_key), pg_pending(daemon->back.pg),
              (long long)feed_lag_ms(daemon->feed), (long long)feed_read_age_ms(daemon->feed),
-             deny_list_count(daemon->deny),
+             (unsigned long long)feed->reads, (unsigned long long)feed->rows,
+             (unsigned long long)feed->applied, deny_list_count(daemon->deny),
              deny_list_is_full(daemon->deny)    ? "full"
              : deny_list_is_whole(daemon->deny) ? "ok"
                                                 : "loading");

@@ -27,6 +27,14 @@ def stack():
     shared.close()
 
 
+@pytest.fixture(scope="session")
+def second(stack):
+    """A second node beside it: the same database and Redis, daemons of its own."""
+    joined = Stack(join=stack).up()
+    yield joined
+    joined.close()
+
+
 @pytest.fixture
 def make_stack():
     """Makes stacks of a test's own; options are those of dev/stack up, sets its --set values, join the Stack to join."""
