@@ -52,7 +52,8 @@ library = $(filter-out $(MAINS),$(wildcard $(1)))
 SOURCES_common        := $(call library,common/*.c proto/*.c)
 SOURCES_keeper        := $(call library,frontd/keeper*.c frontd/tls_signature.c)
 SOURCES_frontd        := $(call library,frontd/supervisor*.c) \
-                         frontd/options.c frontd/metrics.c frontd/address.c frontd/identity.c frontd/spiffe.c
+                         frontd/options.c frontd/metrics.c frontd/address.c frontd/identity.c frontd/spiffe.c \
+                         frontd/tls_material.c frontd/tls_signature.c
 SOURCES_frontd-worker := $(filter-out frontd/keeper% frontd/supervisor%,$(call library,frontd/*.c))
 SOURCES_registryd     := $(call library,registryd/*.c)
 SOURCES_auditd        := $(call library,auditd/*.c)

@@ -21,6 +21,14 @@ struct reading {
     bool failed;
 };
 
+static const size_t value_sizes[] = {
+    [CONFIG_TEXT] = sizeof(config_member_TEXT),     [CONFIG_LIST] = sizeof(config_member_LIST),
+    [CONFIG_NUMBER] = sizeof(config_member_NUMBER), [CONFIG_FLAG] = sizeof(config_member_FLAG),
+    [CONFIG_CHOICE] = sizeof(config_member_CHOICE), [CONFIG_MAP] = sizeof(config_member_MAP),
+};
+
+enum { VALUE_SIZE_MAX = sizeof(config_member_MAP) }; /* and of a LIST */
+
 static void *member(const struct config_option *option, const void *values)
 {
     return (char *)values + option->offset;
@@ -191,6 +199,55 @@ void config_free(const struct config_option *options, void *values)
             *text = NULL;
         }
     }
+}
+
+/* ---- two structs ---------------------------------------------------------------------------- */
+
+static bool lists_equal(const struct config_list *one, const struct config_list *other)
+{
+    if (one->count != other->count)
+        return false;
+    for (size_t i = 0; i < one->count; i++)
+        if (strcmp(one->items[i], other->items[i]) != 0)
+            return false;
+    return true;
+}
+
+static bool maps_equal(const struct config_map *one, const struct config_map *other)
+{
+    if (one->count != other->count)
+        return false;
+    for (size_t i = 0; i < one->count; i++)
+        if (strcmp(one->items[i].key, other->items[i].key) != 0 ||
+            strcmp(one->items[i].value, other->items[i].value) != 0)
+            return false;
+    return true;
+}
+
+bool config_equal(const struct config_option *option, const void *one, const void *other)
+{
+    const void *left = member(option, one), *right = member(option, other);
+
+    switch (option->type) {
+    case CONFIG_TEXT:
+        return strcmp(*(char *const *)left, *(char *const *)right) == 0;
+    case CONFIG_LIST:
+        return lists_equal(left, right);
+    case CONFIG_MAP:
+        return maps_equal(left, right);
+    default:
+        return memcmp(left, right, value_sizes[option->type]) == 0;
+    }
+}
+
+void config_exchange(const struct config_option *option, void *one, void *other)
+{
+    unsigned char kept[VALUE_SIZE_MAX];
+    size_t size = value_sizes[option->type];
+
+    memcpy(kept, member(option, one), size);
+    memcpy(member(option, one), member(option, other), size);
+    memcpy(member(option, other), kept, size);
 }
 
 /* ---- a file --------------------------------------------------------------------------------- */

@@ -85,6 +85,12 @@ void config_print(const struct config_option *options, const void *values, FILE 
 /* Writes the table: section.key, type, default, range and help, one option a line. */
 void config_print_table(const struct config_option *options, FILE *out);
 
+/* Whether both structs, which the table describes, hold the same for this option of it. */
+bool config_equal(const struct config_option *option, const void *one, const void *other);
+
+/* Exchanges what the two structs hold for this option. */
+void config_exchange(const struct config_option *option, void *one, void *other);
+
 /* Frees what values holds, not values itself. */
 void config_free(const struct config_option *options, void *values);
 

@@ -90,7 +90,8 @@ void service_open_log(const char *name, const struct config_option *options, con
     log_open(name, configured_level(options, values));
 }
 
-void service_configure(const struct service_program *program, int argc, char **argv, void *values)
+const char *service_configure(const struct service_program *program, int argc, char **argv,
+                              void *values)
 {
     struct arguments arguments = read_arguments(program, argc, argv);
     char error[512];
@@ -112,6 +113,7 @@ void service_configure(const struct service_program *program, int argc, char **a
         exit(0);
     }
     service_open_log(program->name, program->options, values);
+    return arguments.file;
 }
 
 uid_t *service_uids(const struct config_list *users)

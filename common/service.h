@@ -39,11 +39,13 @@ struct service_program {
     const struct metric *metrics;
 };
 
-/* Reads argv: -c FILE (the configuration), -t (check and exit), -p (print what is in force and
- * exit), -o (print the option table), -m (print the table of metrics), -V, -h; then loads the
- * configuration into values, has it checked, and opens the log. Ends the process where an option
- * says so, and with status 2 and "FILE:LINE: reason" where the configuration is wrong. */
-void service_configure(const struct service_program *program, int argc, char **argv, void *values);
+/* Returns the path of the configuration file. Reads argv: -c FILE (the configuration), -t (check
+ * and exit), -p (print what is in force and exit), -o (print the option table), -m (print the table
+ * of metrics), -V, -h; then loads the configuration into values, has it checked, and opens the log.
+ * Ends the process where an option says so, and with status 2 and "FILE:LINE: reason" where the
+ * configuration is wrong. */
+const char *service_configure(const struct service_program *program, int argc, char **argv,
+                              void *values);
 
 /* Opens the log under that name, at the level that log.level has in values. */
 void service_open_log(const char *name, const struct config_option *options, const void *values);

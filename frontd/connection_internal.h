@@ -1,5 +1,6 @@
 /* A client connection, as the files that are it share it: connection.c (life and time), _io.c
- * (bytes in and out), _steps.c (what each state does). Nobody else includes this. */
+ * (bytes in and out), _steps.c (what each state does), _trust.c (whether its client is still
+ * believed). Nobody else includes this. */
 #ifndef CAF_FRONTD_CONNECTION_INTERNAL_H
 #define CAF_FRONTD_CONNECTION_INTERNAL_H
 
@@ -23,6 +24,7 @@ struct connection {
     struct admission_place place;
     SSL *ssl; /* NULL until the client has said something */
     struct tls_peer peer;
+    uint64_t trust; /* the worker's, when the client was last verified */
     struct signer_handshake handshake;
     struct event *readable, *writable, *timer;
     enum connection_state state;
@@ -83,6 +85,12 @@ enum progress connection_advance(struct connection *connection);
 /* The step of STATE_PROXY (connection_proxy.c): reads the header, byte for byte no more than that.
  */
 enum progress connection_step_proxy(struct connection *connection);
+
+/* ---- trust (connection_trust.c) ------------------------------------------------------------- */
+
+/* Whether its client would be accepted by the CA bundle and CRLs that are in force now; false with
+ * the reason in its peer. Costs nothing when they have not changed since it was last verified. */
+bool connection_is_trusted(struct connection *connection);
 
 /* ---- bytes (connection_io.c) ---------------------------------------------------------------- */
 

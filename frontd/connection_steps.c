@@ -25,16 +25,39 @@ static void start_handshake(struct connection *connection)
         tls_connection_new(connection->worker->tls, connection->fd, &connection->peer);
     if (!connection->ssl)
         log_fatal("out of memory");
+    connection->trust = connection->worker->trust;
     signer_handshake_start(&connection->handshake, connection->worker->signer, connection->ssl,
                            on_signed, connection);
 }
 
+static void note_handshake(const struct connection *connection, const char *failure)
+{
+    notes_handshake(connection->worker, &connection->peer, connection->source_ip,
+                    SSL_get_version(connection->ssl), failure);
+}
+
+static void count_accepted(const struct connection *connection)
+{
+    struct frontd_metrics *metrics = connection->worker->metrics;
+    bool known = connection->peer.identity.kind != IDENTITY_NONE;
+
+    metrics->tls_handshakes_total[known ? HANDSHAKE_ACCEPTED : HANDSHAKE_ANONYMOUS]++;
+    metrics->tls_handshakes_resumed_total += connection->peer.resumed;
+}
+
+/* The handshake is complete. The CA bundle or the CRLs may have changed under way. */
 static enum progress finish_handshake(struct connection *connection)
 {
     struct admission *admission = &connection->worker->admission;
 
-    notes_handshake(connection->worker, &connection->peer, connection->source_ip,
-                    SSL_get_version(connection->ssl), NULL);
+    tls_connection_settle(connection->ssl);
+    if (!connection_is_trusted(connection)) {
+        connection->worker->metrics->tls_handshakes_total[HANDSHAKE_CERTIFICATE]++;
+        note_handshake(connection, connection->peer.reason);
+        return connection_end(connection);
+    }
+    count_accepted(connection);
+    note_handshake(connection, NULL);
     admission_handshake_over(admission, &connection->place);
     connection->reserved = connection->reserved && admission_in_reserve(admission) &&
                            connection->peer.identity.kind != IDENTITY_OPERATOR;
@@ -42,41 +65,41 @@ static enum progress finish_handshake(struct connection *connection)
     return GO_ON;
 }
 
-static void count_handshake(const struct connection *connection, int result)
+static enum progress fail_handshake(struct connection *connection)
 {
     uint64_t *total = connection->worker->metrics->tls_handshakes_total;
+    const char *reason = connection->peer.reason;
 
-    if (result == SSL_ERROR_NONE)
-        total[connection->peer.identity.kind != IDENTITY_NONE ? HANDSHAKE_ACCEPTED
-                                                              : HANDSHAKE_ANONYMOUS]++;
-    else if (ERR_peek_error() == 0)
+    if (ERR_peek_error() == 0) { /* the client went away, which is no refusal */
         total[HANDSHAKE_ABANDONED]++;
-    else
-        total[*connection->peer.reason ? HANDSHAKE_CERTIFICATE : HANDSHAKE_PROTOCOL]++;
+    } else if (*reason) {
+        total[HANDSHAKE_CERTIFICATE]++;
+        note_handshake(connection, reason);
+    } else {
+        total[HANDSHAKE_PROTOCOL]++;
+        note_handshake(connection, tls_error_text());
+    }
+    return connection_part(connection);
 }
 
 static enum progress step_handshake(struct connection *connection)
 {
-    const char *reason;
     int result;
 
     if (!connection->ssl)
         start_handshake(connection);
     result = signer_handshake_run(&connection->handshake);
-    if (result == SSL_ERROR_WANT_ASYNC)
+    switch (result) {
+    case SSL_ERROR_WANT_ASYNC:
         return WAIT; /* for the keeper: on_signed */
-    if (result == SSL_ERROR_WANT_READ || result == SSL_ERROR_WANT_WRITE)
+    case SSL_ERROR_WANT_READ:
+    case SSL_ERROR_WANT_WRITE:
         return connection_wait(connection, result);
-    count_handshake(connection, result);
-    if (result == SSL_ERROR_NONE)
+    case SSL_ERROR_NONE:
         return finish_handshake(connection);
-    if (ERR_peek_error() != 0) { /* else the client went away, which is no refusal */
-        reason = tls_error_text();
-        notes_handshake(connection->worker, &connection->peer, connection->source_ip,
-                        SSL_get_version(connection->ssl),
-                        *connection->peer.reason ? connection->peer.reason : reason);
+    default:
+        return fail_handshake(connection);
     }
-    return connection_part(connection);
 }
 
 /* ---- requests ------------------------------------------------------------------------------- */
@@ -121,8 +144,11 @@ static enum progress step_head(struct connection *connection)
 {
     struct http_request *request = &connection->request;
     const char *why;
-    enum error_code code = http_request_feed(request, connection->in, connection->in_len, &why);
+    enum error_code code;
 
+    if (!connection_is_trusted(connection))
+        return connection_end(connection);
+    code = http_request_feed(request, connection->in, connection->in_len, &why);
     if (code != ERROR_NONE) {
         refuse(connection, code, why);
     } else if (!request->complete) {

@@ -134,6 +134,12 @@ static enum role operator_role(const struct frontd_options *options,
     return ROLE_none;
 }
 
+void identity_update_role(const struct frontd_options *options, struct identity *identity)
+{
+    if (identity->kind == IDENTITY_OPERATOR)
+        identity->role = operator_role(options, identity);
+}
+
 static const char *check_tenant(const struct identity *identity)
 {
     bool reserved = identity->tenant.ptr[0] == '_';
@@ -157,7 +163,7 @@ static const char *take_path(const struct frontd_options *options, struct str pa
     } else if (spiffe_template_match(str_from(options->identity_operator_path), STR("name"), path,
                                      &identity->tenant, &identity->name)) {
         identity->kind = IDENTITY_OPERATOR;
-        identity->role = operator_role(options, identity);
+        identity_update_role(options, identity);
     } else {
         return "the SPIFFE ID fits no path template";
     }

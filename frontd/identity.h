@@ -36,6 +36,9 @@ struct identity {
 const char *identity_from_certificate(const struct frontd_options *options, X509 *certificate,
                                       struct identity *identity, char **claimed);
 
+/* Looks an operator's role up anew; any other identity stays as it is. */
+void identity_update_role(const struct frontd_options *options, struct identity *identity);
+
 /* The permissions of a role, MAY_ bits. */
 unsigned role_permissions(enum role role);
 

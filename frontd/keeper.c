@@ -1,8 +1,8 @@
 /* Role: the keeper's messages: KEEPER_SIGN, which it answers with a signature or a refusal, and
- * STATUS_GET. A request comes with the name of a key and with what is to be signed.
+ * KEEPER_LIST and STATUS_GET. A request comes with the name of a key and with what is to be signed.
  * Touches: its private keys, through keeper_sign() only.
  * Never touches: a client's bytes, files, any socket but its own listener's.
- * Talks to: frontd's workers. */
+ * Talks to: frontd's workers; its supervisor, which may ask for the names of the keys. */
 #include "frontd/keeper.h"
 
 #include "common/log.h"
@@ -11,6 +11,8 @@
 #include <inttypes.h>
 #include <openssl/err.h>
 #include <stdio.h>
+
+enum { KEYS_MAX = 4 }; /* keys.files in keeper_options.def */
 
 /* A worker that asks for what is refused may ask without end: the log gets the first refusal and
  * then each time that their number has doubled. */
@@ -43,6 +45,21 @@ static void sign_handle(void *daemon, struct ipc_reply_to to, const struct messa
                   .signature = {(const char *)signature.bytes, signature.length}});
 }
 
+static void list_handle(void *daemon, struct ipc_reply_to to, const struct message *message)
+{
+    const struct keeper *keeper = daemon;
+    uint8_t ids[KEYS_MAX * TLS_SIGNATURE_KEY_ID_SIZE];
+    size_t count = keeper->keys.count < KEYS_MAX ? keeper->keys.count : KEYS_MAX;
+
+    (void)message;
+    for (size_t i = 0; i < count; i++)
+        memcpy(ids + i * TLS_SIGNATURE_KEY_ID_SIZE, keeper->keys.items[i].id,
+               TLS_SIGNATURE_KEY_ID_SIZE);
+    ipc_reply(
+        to, MSG_keeper_keys,
+        &(struct msg_keeper_keys){.ids = {(const char *)ids, count * TLS_SIGNATURE_KEY_ID_SIZE}});
+}
+
 static void status_handle(void *daemon, struct ipc_reply_to to, const struct message *message)
 {
     const struct keeper *keeper = daemon;
@@ -68,6 +85,7 @@ static void metrics_handle(void *daemon, struct ipc_reply_to to, const struct me
 
 static const struct ipc_handler HANDLERS[] = {
     {MSG_keeper_sign, sign_handle},
+    {MSG_keeper_list, list_handle},
     {MSG_status_get, status_handle},
     {MSG_metrics_get, metrics_handle},
     {0, NULL},
@@ -101,7 +119,7 @@ void keeper_serve(struct keeper *keeper, int listener)
     const struct keeper_options *options = &keeper->options;
     const struct ipc_server_options server = {
         .self = PEER_KEEPER,
-        .peers = PEER_FRONTD,
+        .peers = PEER_FRONTD | PEER_SUPERVISOR,
         .handlers = HANDLERS,
         .daemon = keeper,
         .uids = keeper->peers = service_uids(&options->ipc_peer_users),

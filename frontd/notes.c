@@ -169,10 +169,13 @@ static void on_again(evutil_socket_t fd, short what, void *arg)
 
 /* ---- handshakes ----------------------------------------------------------------------------- */
 
-/* {"protocol":…, key:value} as text that the caller frees. */
-static char *make_details(const char *protocol, const char *key, const char *value)
+/* {"protocol":…, …} as text that the caller frees. */
+static char *make_details(const struct tls_peer *peer, const char *protocol, const char *failure)
 {
-    json_t *details = json_pack("{s:s, s:s}", "protocol", protocol, key, value);
+    json_t *details =
+        failure ? json_pack("{s:s, s:s}", "protocol", protocol, "reason", failure)
+                : json_pack("{s:s, s:s, s:b}", "protocol", protocol, "role",
+                            role_name(peer->identity.role), "resumed", (int)peer->resumed);
     char *text = json_dumps(details, JSON_COMPACT);
 
     json_decref(details);
@@ -208,12 +211,9 @@ void notes_handshake(struct worker *worker, const struct tls_peer *peer, const c
 
     if (!failure && !identified)
         return;
-    if (failure) {
-        details = make_details(protocol, "reason", failure);
+    details = make_details(peer, protocol, failure);
+    if (failure)
         sample = make_sample(identified ? peer->identity.spiffe_id : peer->claimed);
-    } else {
-        details = make_details(protocol, "role", role_name(peer->identity.role));
-    }
     note = (struct msg_event_note){
         .tenant_id = proven ? peer->identity.tenant : STR("_system"),
         .spiffe_id = proven ? str_from(peer->identity.spiffe_id) : STR_ABSENT,

@@ -1,5 +1,5 @@
-/* The supervisor's state: configuration, certificates, the listener, and a slot per worker. It
- * never sees a client's byte. */
+/* The supervisor's state: configuration, certificates, session ticket keys, the listener, and a
+ * slot per worker. It never sees a client's byte. */
 #ifndef CAF_FRONTD_SUPERVISOR_H
 #define CAF_FRONTD_SUPERVISOR_H
 
@@ -7,6 +7,8 @@
 #include "common/service.h"
 #include "frontd/metrics.h"
 #include "frontd/options.h"
+#include "frontd/tls_signature.h"
+#include "frontd/tls_tickets.h"
 
 #include <sys/types.h>
 
@@ -35,17 +37,53 @@ struct supervisor_worker {
     struct supervisor_link links[SUPERVISOR_PEERS];
 };
 
-/* PEM texts, NUL-terminated, owned. */
+/* The name of a server key, as the keeper knows it. */
+struct supervisor_key {
+    uint8_t id[TLS_SIGNATURE_KEY_ID_SIZE];
+};
+
+/* PEM texts, NUL-terminated, and the keys of the certificates; all owned. */
 struct supervisor_material {
     char *certificates, *client_ca, *crls;
+    struct supervisor_key *keys;
+    size_t key_count;
+};
+
+/* why: NULL when the keeper holds every key of the material. */
+typedef void supervisor_keeper_fn(struct supervisor *supervisor, const char *why);
+
+/* The supervisor's own connection to the keeper. */
+struct supervisor_keeper {
+    struct supervisor *supervisor;
+    struct ipc_client *client;
+    struct event *connect_again;
+    const struct supervisor_material *material; /* that is asked about */
+    supervisor_keeper_fn *done;
+};
+
+/* A reload under way, and what the last one said. */
+struct supervisor_reload {
+    struct event *interval;
+    bool running, by_signal;
+    bool again; /* another signal came meanwhile */
+    struct frontd_options options;
+    struct supervisor_material material;
+    bool roles, certificates, crls, trust; /* differ from what is in force; trust: CRLs or CAs */
+    char refused[4608], needs_restart[1024];
 };
 
 struct supervisor {
     struct service service;
     struct frontd_options options;
-    const char *program;          /* of the workers */
+    const char *program; /* of the workers */
+    const char *configuration_file;
+    service_check_fn *check_options;
     int listener, admin_listener; /* -1: none */
     struct supervisor_material material;
+    struct tls_ticket_keys ticket_keys;
+    struct event *ticket_age;
+    struct supervisor_keeper keeper;
+    struct supervisor_reload reload;
     struct supervisor_worker *workers;
     struct event *child;
     struct metrics_memory metrics_memory;
@@ -57,12 +95,53 @@ struct supervisor {
 
 /* ---- supervisor_material.c ------------------------------------------------------------------ */
 
-/* Reads certificates, CA bundle and CRLs and checks that each holds what it should. Returns false
- * with the file and the reason in error; material is then untouched. */
+/* Reads certificates, CA bundle and CRLs into material (zeroed) and checks that a worker could
+ * serve with each. Returns false with the file and the reason in error; material is then zeroed. */
 bool supervisor_read_material(const struct frontd_options *options,
                               struct supervisor_material *material, char *error, size_t error_size);
 
+/* Whether all its CRLs are within their dates. With one that is not, no client of its issuer is let
+ * in (RFC 5280 6.3.3). */
+bool supervisor_crls_in_date(const struct supervisor_material *material);
+
 void supervisor_free_material(struct supervisor_material *material);
+
+/* ---- supervisor_reload.c -------------------------------------------------------------------- */
+
+/* Reads the configuration and the material again. What changed is put into force as a whole; a
+ * broken set is refused as a whole with one log line, which names the file and the reason (again
+ * only when the same is asked for by a signal). */
+void supervisor_reload(struct supervisor *supervisor, bool by_signal);
+
+/* From now on by tls.reload_seconds, too. */
+void supervisor_start_reloading(struct supervisor *supervisor);
+
+void supervisor_free_reload(struct supervisor *supervisor);
+
+/* ---- supervisor_keeper.c -------------------------------------------------------------------- */
+
+void supervisor_open_keeper(struct supervisor *supervisor);
+
+/* Whether the keeper holds the keys of material, which must stay until done is called: later, once.
+ * One question at a time. */
+void supervisor_ask_keeper(struct supervisor *supervisor,
+                           const struct supervisor_material *material, supervisor_keeper_fn *done);
+
+void supervisor_close_keeper(struct supervisor *supervisor);
+
+/* ---- supervisor_tickets.c ------------------------------------------------------------------- */
+
+/* Makes the first keys of session tickets; from then on they are replaced by age. */
+void supervisor_make_ticket_keys(struct supervisor *supervisor);
+
+/* Gives the keys in force to a worker. */
+void supervisor_send_ticket_keys(struct supervisor_worker *worker);
+
+/* Replaces the keys so that no ticket given out so far can be used. why: a TICKETS_END_…, to be
+ * counted. */
+void supervisor_end_tickets(struct supervisor *supervisor, int why);
+
+void supervisor_free_ticket_keys(struct supervisor *supervisor);
 
 /* ---- supervisor_worker.c -------------------------------------------------------------------- */
 
@@ -72,8 +151,11 @@ void supervisor_watch_children(struct supervisor *supervisor);
 /* Starts every worker, and from now on again whichever ends. */
 void supervisor_start_workers(struct supervisor *supervisor);
 
-/* Gives the material in force to every worker. */
-void supervisor_send_material(struct supervisor *supervisor);
+/* Gives the material in force to every worker. trust_changed: the CA bundle or the CRLs are new. */
+void supervisor_send_material(struct supervisor *supervisor, bool trust_changed);
+
+/* Gives the configuration in force to every worker, which takes the roles from it. */
+void supervisor_send_configuration(struct supervisor *supervisor);
 
 /* Asks every worker to drain; the service stops when the last has ended. */
 void supervisor_drain_workers(struct supervisor *supervisor);
@@ -97,6 +179,9 @@ int supervisor_open_admin_listener(const struct frontd_options *options);
 const char *supervisor_check_admin_listen(const struct frontd_options *options);
 
 /* ---- supervisor_link.c ---------------------------------------------------------------------- */
+
+/* A connected socket at that path, close-on-exec and non-blocking, or -1 with errno. */
+int supervisor_connect(const char *path);
 
 /* Prepares the worker's links; none is made yet. */
 void supervisor_init_links(struct supervisor_worker *worker);

@@ -15,7 +15,7 @@
 
 enum { DELAY_FIRST_MS = 20, DELAY_MAX_MS = 1000, LIVED_MS = 2000 };
 
-static int connect_to(const char *path)
+int supervisor_connect(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -47,7 +47,7 @@ void supervisor_make_link(struct supervisor_link *link)
 {
     const struct request_id nobody = {{0}};
     const struct msg_backend backend = {.peer = link->peer};
-    int fd = connect_to(link->path);
+    int fd = supervisor_connect(link->path);
 
     if (!link->worker->control) {
         if (fd >= 0)

@@ -28,27 +28,19 @@ static char *find_worker_program(void)
 
 static void read_first_material(struct supervisor *supervisor)
 {
-    char error[512];
+    char error[4608];
 
     if (!supervisor_read_material(&supervisor->options, &supervisor->material, error,
                                   sizeof(error)))
         log_fatal("TLS material refused", LOG_TEXT("reason", error));
+    if (!supervisor_crls_in_date(&supervisor->material))
+        log_error("a CRL is out of date: no client of its issuer is let in",
+                  LOG_TEXT("file", supervisor->options.tls_crl));
 }
 
 static void reload(void *arg)
 {
-    struct supervisor *supervisor = arg;
-    char error[512];
-
-    if (!supervisor_read_material(&supervisor->options, &supervisor->material, error,
-                                  sizeof(error))) {
-        supervisor->metrics->tls_reloads_total[RELOAD_REFUSED]++;
-        log_error("TLS material refused: the old one stays", LOG_TEXT("reason", error));
-        return;
-    }
-    supervisor->metrics->tls_reloads_total[RELOAD_TAKEN]++;
-    supervisor_send_material(supervisor);
-    log_info("TLS material read again");
+    supervisor_reload(arg, true);
 }
 
 static void drain(void *arg)
@@ -85,10 +77,14 @@ int main(int argc, char **argv)
     int status;
 
     supervisor.program = program;
-    service_configure(&frontd_program, argc, argv, &supervisor.options);
+    supervisor.check_options = check_options;
+    supervisor.configuration_file =
+        service_configure(&frontd_program, argc, argv, &supervisor.options);
     service_open(&supervisor.service, "frontd", &events, &supervisor,
                  supervisor.options.service_stop_seconds + 1);
     read_first_material(&supervisor);
+    supervisor_make_ticket_keys(&supervisor);
+    supervisor_open_keeper(&supervisor);
     supervisor.listener =
         service_tcp_listener(supervisor.options.listen_address, supervisor.options.listen_port,
                              supervisor.options.listen_backlog);
@@ -96,9 +92,13 @@ int main(int argc, char **argv)
     supervisor_open_metrics(&supervisor);
     supervisor_watch_children(&supervisor);
     supervisor_start_workers(&supervisor);
+    supervisor_start_reloading(&supervisor);
     status = service_run(&supervisor.service);
     supervisor_free_workers(&supervisor);
     supervisor_close_metrics(&supervisor);
+    supervisor_free_reload(&supervisor);
+    supervisor_close_keeper(&supervisor);
+    supervisor_free_ticket_keys(&supervisor);
     supervisor_free_material(&supervisor.material);
     service_close(&supervisor.service);
     config_free(frontd_option_table, &supervisor.options);

@@ -1,8 +1,9 @@
-/* Reads the public half of TLS from its files, for the workers, which can open none. A set that is
- * not whole is refused. */
+/* Reads the public half of TLS from its files, for the workers, which can open none, and tries it
+ * out. A set that is not whole, or that a worker could not use, is refused. */
 #include "frontd/supervisor.h"
 
 #include "common/memory.h"
+#include "frontd/tls_material.h"
 
 #include <errno.h>
 #include <openssl/err.h>
@@ -85,8 +86,52 @@ static char *read_pem(const char *path, enum pem_kind kind, size_t max, char *er
     return NULL;
 }
 
+/* ---- the trial ------------------------------------------------------------------------------ */
+
+/* A reading of the set: what was read goes into a context as a worker would put it there. */
+struct trial {
+    struct supervisor_material *material;
+    SSL_CTX *context;
+    char *error;
+    size_t error_size;
+};
+
+/* Notes the key's name. The key that the trial goes on with is the public half alone. */
+static EVP_PKEY *note_key(const struct tls_key_maker *maker, const X509 *leaf, const char **why)
+{
+    struct supervisor_material *material = maker->arg;
+    EVP_PKEY *key = X509_get_pubkey((X509 *)leaf);
+    size_t count = material->key_count;
+
+    *why = "its public key cannot be read";
+    if (!key || !tls_signature_key_type(key, why)) {
+        EVP_PKEY_free(key);
+        return NULL;
+    }
+    material->keys = memory_resize(material->keys, (count + 1) * sizeof(*material->keys));
+    tls_signature_key_id(key, material->keys[count].id);
+    material->key_count++;
+    return key;
+}
+
+static bool name_file(struct trial *trial, const char *path, const char *why)
+{
+    snprintf(trial->error, trial->error_size, "%s: %s", path, why);
+    return false;
+}
+
+static bool try_certificates(struct trial *trial, const char *path, const char *text)
+{
+    const struct tls_key_maker maker = {note_key, trial->material};
+    char why[256];
+
+    return tls_material_use_certificates(trial->context, &maker, str_from(text), why,
+                                         sizeof(why)) ||
+           name_file(trial, path, why);
+}
+
 /* All certificate files, one behind the other. */
-static char *read_certificates(const struct config_list *files, char *error, size_t error_size)
+static char *read_certificates(struct trial *trial, const struct config_list *files)
 {
     cleanup_free char *all = str_dup(STR(""));
 
@@ -94,9 +139,9 @@ static char *read_certificates(const struct config_list *files, char *error, siz
         size_t have = strlen(all);
         size_t left = have < PROTO_CERTIFICATES_MAX ? PROTO_CERTIFICATES_MAX - have - 1 : 0;
         cleanup_free char *text =
-            read_pem(files->items[i], PEM_CERTIFICATES, left, error, error_size);
+            read_pem(files->items[i], PEM_CERTIFICATES, left, trial->error, trial->error_size);
 
-        if (!text)
+        if (!text || !try_certificates(trial, files->items[i], text))
             return NULL;
         all = memory_resize(all, have + strlen(text) + 2);
         memcpy(all + have, text, strlen(text));
@@ -105,27 +150,69 @@ static char *read_certificates(const struct config_list *files, char *error, siz
     return steal_pointer(all);
 }
 
+static char *read_client_ca(struct trial *trial, const char *path)
+{
+    cleanup_free char *text =
+        read_pem(path, PEM_CERTIFICATES, PROTO_CLIENT_CA_MAX, trial->error, trial->error_size);
+    char why[256];
+
+    if (text && !tls_material_use_client_ca(trial->context, str_from(text), why, sizeof(why))) {
+        name_file(trial, path, why);
+        return NULL;
+    }
+    return steal_pointer(text);
+}
+
+static char *read_crls(struct trial *trial, const char *path)
+{
+    cleanup_free char *text =
+        *path ? read_pem(path, PEM_CRLS, PROTO_CRLS_MAX, trial->error, trial->error_size)
+              : str_dup(STR(""));
+    char why[256];
+
+    if (text && !tls_material_use_crls(trial->context, str_from(text), why, sizeof(why))) {
+        name_file(trial, path, why);
+        return NULL;
+    }
+    return steal_pointer(text);
+}
+
 bool supervisor_read_material(const struct frontd_options *options,
                               struct supervisor_material *material, char *error, size_t error_size)
 {
-    struct supervisor_material fresh = {0};
-    bool has_crls = *options->tls_crl != '\0';
+    struct trial trial = {material, tls_material_context(error, error_size), error, error_size};
 
-    fresh.certificates = read_certificates(&options->tls_certificates, error, error_size);
-    if (fresh.certificates)
-        fresh.client_ca = read_pem(options->tls_client_ca, PEM_CERTIFICATES, PROTO_CLIENT_CA_MAX,
-                                   error, error_size);
-    if (fresh.client_ca)
-        fresh.crls = has_crls
-                         ? read_pem(options->tls_crl, PEM_CRLS, PROTO_CRLS_MAX, error, error_size)
-                         : str_dup(STR(""));
-    if (!fresh.crls) {
-        supervisor_free_material(&fresh);
+    if (!trial.context)
         return false;
-    }
+    material->certificates = read_certificates(&trial, &options->tls_certificates);
+    if (material->certificates)
+        material->client_ca = read_client_ca(&trial, options->tls_client_ca);
+    if (material->client_ca)
+        material->crls = read_crls(&trial, options->tls_crl);
+    SSL_CTX_free(trial.context);
+    if (material->crls)
+        return true;
     supervisor_free_material(material);
-    *material = fresh;
-    return true;
+    return false;
+}
+
+bool supervisor_crls_in_date(const struct supervisor_material *material)
+{
+    BIO *bio = BIO_new_mem_buf(material->crls, -1);
+    bool in_date = true;
+    X509_CRL *crl;
+
+    while ((crl = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL))) {
+        const ASN1_TIME *next = X509_CRL_get0_nextUpdate(crl);
+
+        if (X509_cmp_current_time(X509_CRL_get0_lastUpdate(crl)) > 0 ||
+            (next && X509_cmp_current_time(next) < 0))
+            in_date = false;
+        X509_CRL_free(crl);
+    }
+    BIO_free(bio);
+    ERR_clear_error();
+    return in_date;
 }
 
 void supervisor_free_material(struct supervisor_material *material)
@@ -133,5 +220,6 @@ void supervisor_free_material(struct supervisor_material *material)
     free(material->certificates);
     free(material->client_ca);
     free(material->crls);
+    free(material->keys);
     *material = (struct supervisor_material){0};
 }

@@ -43,12 +43,13 @@ static void send_configuration(struct supervisor_worker *worker)
     free(text);
 }
 
-static void send_material(struct supervisor_worker *worker)
+static void send_material(struct supervisor_worker *worker, bool trust_changed)
 {
     const struct supervisor_material *material = &worker->supervisor->material;
     const struct msg_material body = {.certificates = str_from(material->certificates),
                                       .client_ca = str_from(material->client_ca),
-                                      .crls = str_from(material->crls)};
+                                      .crls = str_from(material->crls),
+                                      .trust_changed = trust_changed};
 
     ipc_channel_send(worker->control, MSG_material, &no_request, &body, -1);
 }
@@ -86,11 +87,18 @@ static void send_listeners(struct supervisor_worker *worker)
                         supervisor->admin_listener);
 }
 
-void supervisor_send_material(struct supervisor *supervisor)
+void supervisor_send_material(struct supervisor *supervisor, bool trust_changed)
 {
     for (int64_t i = 0; i < supervisor->options.workers_count; i++)
         if (supervisor->workers[i].control)
-            send_material(&supervisor->workers[i]);
+            send_material(&supervisor->workers[i], trust_changed);
+}
+
+void supervisor_send_configuration(struct supervisor *supervisor)
+{
+    for (int64_t i = 0; i < supervisor->options.workers_count; i++)
+        if (supervisor->workers[i].control)
+            send_configuration(&supervisor->workers[i]);
 }
 
 /* ---- what a worker says --------------------------------------------------------------------- */
@@ -192,7 +200,8 @@ static void start_worker(struct supervisor_worker *worker)
     send_configuration(worker);
     for (size_t i = 0; i < SUPERVISOR_PEERS; i++)
         supervisor_make_link(&worker->links[i]);
-    send_material(worker);
+    send_material(worker, false);
+    supervisor_send_ticket_keys(worker);
     send_listeners(worker);
 }
 
@@ -253,10 +262,12 @@ static void worker_ended(struct supervisor_worker *worker, int status)
     supervisor_metrics_worker_ended(worker, WIFSIGNALED(status));
     if (worker->control)
         on_control_closed(worker->control, "the worker ended", worker);
-    if (!draining)
+    if (!draining) {
+        supervisor_end_tickets(worker->supervisor, TICKETS_END_WORKER);
         start_again(worker);
-    else if (!any_running(worker->supervisor))
+    } else if (!any_running(worker->supervisor)) {
         service_stop(&worker->supervisor->service);
+    }
 }
 
 static void on_child(evutil_socket_t number, short what, void *arg)

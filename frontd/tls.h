@@ -5,6 +5,8 @@
 #include "frontd/deny.h"
 #include "frontd/identity.h"
 #include "frontd/signer_provider.h"
+#include "frontd/tls_material.h"
+#include "frontd/tls_tickets.h"
 
 #include <openssl/ssl.h>
 
@@ -17,22 +19,19 @@ struct tls_peer {
     bool is_denied;           /* the certificate was good, but the identity is revoked */
     char reason[128];         /* why the certificate was refused; empty: it was not */
     char *claimed;            /* the SPIFFE ID of a refused certificate, NULL for none */
+    bool resumed;             /* by a ticket */
     int reads_left;           /* from the socket, before OpenSSL is told to come back */
 };
 
 enum { TLS_READS_PER_TURN = 64 }; /* what reads_left is set to; a record takes two */
 
-/* The public half of TLS, PEM texts: certificates are leaf-first chains, one chain per key, one
- * behind the other; client_ca the CAs that client certificates must chain to; crls may be empty. */
-struct tls_material {
-    struct str certificates, client_ca, crls;
-};
-
 /* A context for new connections, or NULL with the reason in error. TLS 1.2 and 1.3, AEAD suites
  * with forward secrecy; client certificates requested (required by listen.client_cert) and verified
- * here; no resumption: every handshake is whole. */
+ * by frontd/tls_verify; sessions resumed by tickets with these keys (by tls.resumption), which must
+ * outlive the context; no early data. */
 SSL_CTX *tls_context_new(const struct frontd_options *options, const struct signer_provider *signer,
-                         const struct tls_material *material, char *error, size_t error_size);
+                         struct tls_ticket_keys *keys, const struct tls_material *material,
+                         char *error, size_t error_size);
 
 /* Starts a server-side connection on a connected, non-blocking socket. peer becomes its app data
  * and must outlive it. OpenSSL reads on by itself past records that bring no data, as long as there
@@ -40,8 +39,13 @@ SSL_CTX *tls_context_new(const struct frontd_options *options, const struct sign
  * refuses. */
 SSL *tls_connection_new(SSL_CTX *context, int fd, struct tls_peer *peer);
 
-/* The oldest entry of OpenSSL's error queue as a short text; the queue is emptied. */
-const char *tls_error_text(void);
+/* Must follow a complete handshake, before anybody asks who the peer is: what a ticket said about a
+ * client counts only if OpenSSL did use that ticket, which proves that the client owns it. */
+void tls_connection_settle(SSL *ssl);
+
+/* Whether context, now, would accept the client of this connection, too; a client without a
+ * certificate always. With false, why not in reason. */
+bool tls_connection_holds(SSL *ssl, SSL_CTX *context, char *reason, size_t reason_size);
 
 void tls_peer_clear(struct tls_peer *peer);
 

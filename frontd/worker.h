@@ -32,6 +32,10 @@ struct worker {
     struct signer_client *signer;
     struct signer_provider *provider;
     SSL_CTX *tls;
+    struct tls_ticket_keys ticket_keys;
+    uint64_t trust;            /* grows when CA bundle or CRLs change */
+    uint64_t cut;              /* connections, by the change under way */
+    struct event *check_trust; /* NULL until the first change */
     int listener;
     struct event *acceptable, *accept_again; /* NULL: does not accept */
     struct networks trusted_proxies;
@@ -44,7 +48,7 @@ struct worker {
     struct event *deny_timer;   /* asks for the list again */
     struct ipc_call *deny_call; /* NULL: has been answered */
     struct notes *notes;        /* NULL until configured */
-    bool configured, ready;
+    bool configured, has_ticket_keys, ready;
     struct admin *admin; /* NULL: none */
 };
 
@@ -106,6 +110,13 @@ void connection_drain_all(struct worker *worker);
 
 /* Closes them all now. */
 void connection_close_all(struct worker *worker);
+
+/* The CA bundle or the CRLs have changed: cuts every connection whose client would be refused now
+ * (connection_trust.c); the others notice nothing. */
+void connection_check_all(struct worker *worker);
+
+/* The operators' roles have changed: every live connection gets its own anew. */
+void connection_update_roles(struct worker *worker);
 
 /* Closes each connection whose identity is on the deny list, whatever it is doing. */
 void connection_cut_denied(struct worker *worker);

@@ -3,6 +3,7 @@
  * back daemons. Opens no file and no socket; holds no private key. */
 #include "frontd/worker.h"
 
+#include "common/ids.h"
 #include "common/log.h"
 #include "common/memory.h"
 
@@ -107,6 +108,8 @@ static void accept_when_complete(struct worker *worker)
     if (worker->ready || worker->service.draining || !worker->tls || worker->listener < 0 ||
         !worker->deny.complete)
         return;
+    if (worker->options.tls_resumption && !worker->has_ticket_keys)
+        return;
     worker->ready = true;
     accept_start(worker);
     ipc_channel_send(worker->control, MSG_worker_ready, &no_request, &nothing, -1);
@@ -139,16 +142,37 @@ static void drain(void *arg)
 
 /* ---- what the supervisor says --------------------------------------------------------------- */
 
-static void take_configuration(struct worker *worker, const struct msg_configure *body)
+static void parse_configuration(struct str text, struct frontd_options *options)
 {
     char error[512];
 
-    if (worker->configured)
-        return;
-    worker->configured = true;
-    if (config_parse(frontd_option_table, &worker->options, body->text, "frontd.conf", error,
-                     sizeof(error)) != 0)
+    if (config_parse(frontd_option_table, options, text, "frontd.conf", error, sizeof(error)) != 0)
         log_fatal("configuration refused", LOG_TEXT("reason", error));
+}
+
+/* A configuration that follows the first brings other roles; all else stays for the worker's life.
+ */
+static void take_roles(struct worker *worker, const struct msg_configure *body)
+{
+    struct frontd_options fresh = {0};
+    struct config_map map;
+
+    parse_configuration(body->text, &fresh);
+    map = fresh.operators_map;
+    fresh.operators_map = worker->options.operators_map;
+    worker->options.operators_map = map;
+    config_free(frontd_option_table, &fresh);
+    connection_update_roles(worker);
+}
+
+static void take_configuration(struct worker *worker, const struct msg_configure *body)
+{
+    if (worker->configured) {
+        take_roles(worker, body);
+        return;
+    }
+    worker->configured = true;
+    parse_configuration(body->text, &worker->options);
     service_open_log(worker->service.name, frontd_option_table, &worker->options);
     worker->service.stop_seconds = worker->options.service_stop_seconds;
     admission_open(&worker->admission, &worker->options, worker->metrics->refusals_total);
@@ -168,8 +192,8 @@ static void take_material(struct worker *worker, const struct msg_material *body
 {
     const struct tls_material material = {body->certificates, body->client_ca, body->crls};
     char error[256];
-    SSL_CTX *context =
-        tls_context_new(&worker->options, worker->provider, &material, error, sizeof(error));
+    SSL_CTX *context = tls_context_new(&worker->options, worker->provider, &worker->ticket_keys,
+                                       &material, error, sizeof(error));
 
     if (!context && !worker->tls)
         log_fatal("TLS material refused", LOG_TEXT("reason", error));
@@ -179,6 +203,23 @@ static void take_material(struct worker *worker, const struct msg_material *body
     }
     SSL_CTX_free(worker->tls);
     worker->tls = context;
+    if (body->trust_changed)
+        connection_check_all(worker);
+    accept_when_complete(worker);
+}
+
+/* Keys that did not arrive (recvmsg(2), MSG_CTRUNC) are replaced by some that nobody else has: the
+ * tickets so far end in any case. */
+static void take_ticket_keys(struct worker *worker)
+{
+    cleanup_close int fd = ipc_channel_take_descriptor(worker->control);
+    ssize_t size = sizeof(worker->ticket_keys);
+
+    if (fd < 0 || read(fd, &worker->ticket_keys, sizeof(worker->ticket_keys)) != size) {
+        log_error("session ticket keys did not arrive: this worker's tickets are its own");
+        ids_random(&worker->ticket_keys, sizeof(worker->ticket_keys));
+    }
+    worker->has_ticket_keys = true;
     accept_when_complete(worker);
 }
 
@@ -237,6 +278,9 @@ static void on_control(struct ipc_channel *channel, const struct message *messag
     case MSG_material:
         take_material(worker, &message->body.material);
         break;
+    case MSG_ticket_keys:
+        take_ticket_keys(worker);
+        break;
     case MSG_listener:
         take_listener(worker);
         break;
@@ -285,6 +329,9 @@ static void close_all(struct worker *worker)
     deny_link_close(worker);
     admin_close(worker->admin);
     SSL_CTX_free(worker->tls);
+    OPENSSL_cleanse(&worker->ticket_keys, sizeof(worker->ticket_keys));
+    if (worker->check_trust)
+        event_free(worker->check_trust);
     if (worker->configured) {
         signer_provider_free(worker->provider);
         signer_client_free(worker->signer);

@@ -116,6 +116,17 @@ class Issuer:
         leaf = build(key.public_key(), name, self.certificate.subject, self.key, **rules)
         return [leaf, *self.path()]
 
+    def crl(self, *revoked, starts=None, ends=None, digest=hashes.SHA256()):
+        """A list of this issuer's revoked certificates, as PEM; starts, ends: its dates in UTC."""
+        builder = (x509.CertificateRevocationListBuilder().issuer_name(self.certificate.subject)
+                   .last_update(starts or now() - BACKDATED).next_update(ends or now() + 30 * DAY)
+                   .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), False))
+        for certificate in revoked:
+            builder = builder.add_revoked_certificate(
+                x509.RevokedCertificateBuilder().serial_number(certificate.serial_number)
+                .revocation_date(now() - BACKDATED).build())
+        return builder.sign(self.key, digest).public_bytes(serialization.Encoding.PEM)
+
     @classmethod
     def load(cls, certificate_file, key_file):
         """An issuer from its PEM files, directly below the root."""

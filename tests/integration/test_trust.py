@@ -14,6 +14,6 @@ def test_an_intermediate_alone_is_a_client_ca(make_stack):
     issuing, end, _ = bundle.partition("-----END CERTIFICATE-----\n")
     stack.folder.ca_bundle.write_text(issuing + end)
     os.kill(stack.pid("frontd"), signal.SIGHUP)
-    wait_for(lambda: "TLS material read again" in stack.log("frontd"))
+    wait_for(lambda: "msg=reloaded" in stack.log("frontd"))
     stack.folder.ca_bundle.write_text(bundle)
     check_registered(stack.client(agent.crt, agent.key).post("/v1/mesh/register", json={"hostname": "h"}), 201)
