@@ -34,12 +34,13 @@ static void on_accept_again(evutil_socket_t fd, short what, void *arg)
 }
 
 /* A client that takes nothing holds nothing of ours for long: what is queued for it in the kernel
- * is little, and is given up when it has not been acknowledged for as long as an answer may take.
- * TLS records go out at once, or they wait for an ACK. */
+ * is little, and the kernel gives it up when twice the time of an answer has brought no
+ * acknowledgement, so that the worker's own time-out comes first. TLS records go out at once, or
+ * they wait for an ACK. */
 static void set_options(const struct worker *worker, int fd)
 {
     const int on = 1, unsent_bytes = UNSENT_BYTES;
-    const unsigned silence_ms = (unsigned)worker->options.timeouts_write_seconds * 1000;
+    const unsigned silence_ms = (unsigned)worker->options.timeouts_write_seconds * 2000;
 
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_bytes, sizeof(unsent_bytes));
