@@ -248,17 +248,14 @@ void connection_drain_all(struct worker *worker)
 void connection_cut_denied(struct worker *worker)
 {
     struct connection *connection, *next;
-    long long cut = 0;
 
     DL_FOREACH_SAFE(worker->connections, connection, next)
     {
         if (!deny_refusal(&worker->deny, &connection->peer.identity))
             continue;
+        admission_count(&worker->admission, REFUSAL_revoked);
         connection_close(connection);
-        cut++;
     }
-    if (cut > 0)
-        log_info("connections of revoked identities cut", LOG_NUMBER("connections", cut));
 }
 
 void connection_close_all(struct worker *worker)

@@ -73,7 +73,7 @@ static enum progress fail_handshake(struct connection *connection)
     if (ERR_peek_error() == 0) { /* the client went away, which is no refusal */
         total[HANDSHAKE_ABANDONED]++;
     } else if (*reason) {
-        total[HANDSHAKE_CERTIFICATE]++;
+        total[connection->peer.is_denied ? HANDSHAKE_REVOKED : HANDSHAKE_CERTIFICATE]++;
         note_handshake(connection, reason);
     } else {
         total[HANDSHAKE_PROTOCOL]++;

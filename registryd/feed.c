@@ -57,10 +57,10 @@ struct feed {
     bool reading; /* a read is under way */
     bool again;   /* the next one follows as soon as feed.hint_gap_ms allows */
     bool stopped;
+    int64_t opened_ms;
     int64_t sent_ms;  /* when the last read was sent… */
-    int64_t heard_ms; /* …and when one was last answered; 0: never */
+    int64_t heard_ms; /* …and when one was last answered */
     int64_t reload_ms;
-    struct feed_counters counters;
 };
 
 static void read_page(struct feed *feed);
@@ -130,7 +130,7 @@ static void begin_history(struct feed *feed, struct str history)
     cache_invalidate_all(&feed->daemon->cache);
     deny_list_load(feed->daemon->deny);
     feed->reload_ms = clock_monotonic_ms();
-    feed->counters.reloads++;
+    feed->daemon->metrics.registry_feed_reloads_total++;
 }
 
 /* Against what no feed can tell, such as a change by hand that forgot changed_xid. The cache needs
@@ -142,7 +142,7 @@ static void reload_if_due(struct feed *feed, int64_t now)
         return;
     deny_list_check(feed->daemon->deny);
     feed->reload_ms = now;
-    feed->counters.reloads++;
+    feed->daemon->metrics.registry_feed_reloads_total++;
 }
 
 /* Without a change the one row of the answer has none. */
@@ -173,8 +173,8 @@ static void apply_rows(struct feed *feed, const struct pg_answer *answer)
 
     for (int row = 0; row < changes; row++)
         news += apply_row(feed, answer, row);
-    feed->counters.rows += (uint64_t)changes;
-    feed->counters.applied += news;
+    feed->daemon->metrics.registry_feed_rows_total += (uint64_t)changes;
+    feed->daemon->metrics.registry_feed_applied_total += news;
     if (news > 0) /* the next read tells in `nodes` that it is applied */
         feed->again = true;
 }
@@ -184,7 +184,7 @@ static void take_page(struct feed *feed, const struct pg_answer *answer)
     struct watermark_page page = page_of(feed, answer);
 
     feed->heard_ms = clock_monotonic_ms();
-    feed->counters.reads++;
+    feed->daemon->metrics.registry_feed_reads_total++;
     if (watermark_is_new_history(&feed->watermark, &page))
         begin_history(feed, page.history);
     else
@@ -244,17 +244,14 @@ bool feed_is_fresh(const struct feed *feed)
 
 int64_t feed_lag_ms(const struct feed *feed)
 {
-    return feed->watermark.applied ? clock_monotonic_ms() - feed->watermark.applied_sent_ms : -1;
+    int64_t since = feed->watermark.applied ? feed->watermark.applied_sent_ms : feed->opened_ms;
+
+    return clock_monotonic_ms() - since;
 }
 
 int64_t feed_read_age_ms(const struct feed *feed)
 {
-    return feed->heard_ms ? clock_monotonic_ms() - feed->heard_ms : -1;
-}
-
-const struct feed_counters *feed_counters(const struct feed *feed)
-{
-    return &feed->counters;
+    return clock_monotonic_ms() - feed->heard_ms;
 }
 
 unsigned feed_pending(const struct feed *feed)
@@ -267,6 +264,7 @@ struct feed *feed_open(struct registryd *daemon)
     struct feed *feed = memory_new(1, sizeof(*feed));
 
     feed->daemon = daemon;
+    feed->opened_ms = feed->heard_ms = clock_monotonic_ms();
     feed->timer = evtimer_new(daemon->back.service.base, on_timer, feed);
     if (!feed->timer)
         log_fatal("out of memory");

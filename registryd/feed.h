@@ -8,14 +8,6 @@
 struct registryd;
 struct feed;
 
-/* What happened since feed_open. */
-struct feed_counters {
-    uint64_t reads;   /* pages that the database answered */
-    uint64_t rows;    /* changes in them */
-    uint64_t applied; /* of them, those that this node did not know already */
-    uint64_t reloads; /* times that everything was looked at anew */
-};
-
 /* Begins to read at once, then each feed.interval_ms. daemon's cache and deny list must be open,
  * and outlive it. */
 struct feed *feed_open(struct registryd *daemon);
@@ -27,11 +19,10 @@ void feed_hint(struct feed *feed);
  * cache.authority_seconds ago are applied. */
 bool feed_is_fresh(const struct feed *feed);
 
-/* The age in ms of what is applied, and of the last answered read; -1: none yet. */
+/* The age in ms of what is applied, and of the last answered read; before the first, of the feed.
+ */
 int64_t feed_lag_ms(const struct feed *feed);
 int64_t feed_read_age_ms(const struct feed *feed);
-
-const struct feed_counters *feed_counters(const struct feed *feed);
 
 /* Reads that the database has not answered: 0 or 1. */
 unsigned feed_pending(const struct feed *feed);

@@ -28,14 +28,13 @@ struct hints {
     char instance[2 * INSTANCE_BYTES + 1];
     struct event *retry, *publish;
     int64_t retry_ms, published_ms, subscribed_ms;
-    uint64_t received;
 };
 
 /* ---- hints in ------------------------------------------------------------------------------- */
 
 static void take_hint(struct hints *hints)
 {
-    hints->received++;
+    hints->daemon->metrics.registry_hints_received_total++;
     feed_hint(hints->daemon->feed);
 }
 
@@ -46,7 +45,7 @@ static void take_subscription(struct hints *hints)
         log_info("Redis subscribed");
     hints->subscribed = true;
     hints->subscribed_ms = clock_monotonic_ms();
-    take_hint(hints);
+    feed_hint(hints->daemon->feed);
 }
 
 /* On a subscribed connection: ["subscribe", channel, number] once, then ["message", channel, text].
@@ -205,11 +204,6 @@ struct hints *hints_open(struct registryd *daemon, const char *socket)
 bool hints_connected(const struct hints *hints)
 {
     return hints && hints->subscribed;
-}
-
-uint64_t hints_received(const struct hints *hints)
-{
-    return hints ? hints->received : 0;
 }
 
 void hints_close(struct hints *hints)

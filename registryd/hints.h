@@ -4,7 +4,6 @@
 #define CAF_REGISTRYD_HINTS_H
 
 #include <stdbool.h>
-#include <stdint.h>
 
 struct registryd;
 struct hints;
@@ -20,9 +19,6 @@ void hints_publish(struct hints *hints);
 
 /* Whether the subscription stands. */
 bool hints_connected(const struct hints *hints);
-
-/* Messages that made the feed be read. */
-uint64_t hints_received(const struct hints *hints);
 
 void hints_close(struct hints *hints);
 

@@ -127,14 +127,12 @@ void registryd_status(void *arg, struct ipc_reply_to to, const struct message *m
     bool ready = pg_writable(daemon->back.pg);
     bool hinted = !daemon->hints || hints_connected(daemon->hints);
     bool degraded = !hinted || !feed_is_fresh(daemon->feed) || deny_list_is_full(daemon->deny);
-    const struct feed_counters *feed = feed_counters(daemon->feed);
-    char detail[448];
+    char detail[320];
 
     (void)message;
     snprintf(detail, sizeof(detail),
              "{\"database\":\"%s\",\"redis\":\"%s\",\"agents_cached\":%u,"
-             "\"requests_pending\":%zu,\"feed\":{\"lag_ms\":%lld,\"read_age_ms\":%lld,"
-             "\"reads\":%llu,\"rows\":%llu,\"applied\":%llu},"
+             "\"requests_pending\":%zu,\"feed_lag_ms\":%lld,\"feed_read_age_ms\":%lld,"
              "\"denied\":%zu,\"deny_list\":\"%s\"}",
              ready ? "ok" : "unavailable",
              !daemon->hints ? "off"
@@ -142,8 +140,7 @@ void registryd_status(void *arg, struct ipc_reply_to to, const struct message *m
                             : "unavailable",
              HASH_COUNT(daemon->cache.by_key), pg_pending(daemon->back.pg),
              (long long)feed_lag_ms(daemon->feed), (long long)feed_read_age_ms(daemon->feed),
-             (unsigned long long)feed->reads, (unsigned long long)feed->rows,
-             (unsigned long long)feed->applied, deny_list_count(daemon->deny),
+             deny_list_count(daemon->deny),
              deny_list_is_full(daemon->deny)    ? "full"
              : deny_list_is_whole(daemon->deny) ? "ok"
                                                 : "loading");
@@ -166,6 +163,8 @@ static void update_metrics(struct back *back)
     daemon->metrics.registry_cache_evictions_total = daemon->cache.evictions;
     daemon->metrics.registry_write_behind_agents = daemon->cache.dirty_count;
     daemon->metrics.registry_hints_connected = daemon->hints && hints_connected(daemon->hints);
+    daemon->metrics.registry_feed_lag_seconds = (uint64_t)feed_lag_ms(daemon->feed);
+    daemon->metrics.registry_denied_identities = deny_list_count(daemon->deny);
 }
 
 /* ---- stopping: answer what was asked, then write what was noted ----------------------------- */

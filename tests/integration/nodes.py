@@ -7,6 +7,8 @@ import signal
 import socket
 import time
 
+import httpx
+
 CHANGE = "UPDATE agent_registry SET state = %s, changed_xid = pg_current_xact_id() WHERE spiffe_id = %s"
 
 
@@ -109,13 +111,14 @@ def seconds_until(look, limit=10):
     return time.monotonic() - began
 
 
-def detail(node):
-    """What registryd says of itself."""
-    checks = node.client().get("/health").json()["checks"]
-    return checks["registryd"]["detail"]
+def metric(node, name):
+    """The value of a metric of registryd's."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=node.env["CAF_METRICS_SOCKET"])) as client:
+        lines = client.get("http://localhost/metrics").text.splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"caf_registry_{name} "))
 
 
 def wait_for_reads(node, count=2):
     """Returns when the node has read the feed that many times more: what was committed before is applied then."""
-    goal = detail(node)["feed"]["reads"] + count
-    seconds_until(lambda: detail(node)["feed"]["reads"] >= goal)
+    goal = metric(node, "feed_reads_total") + count
+    seconds_until(lambda: metric(node, "feed_reads_total") >= goal)

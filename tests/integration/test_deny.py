@@ -10,7 +10,7 @@ import time
 import httpx
 import pytest
 from harness import FAST, TlsConnection, request, wait_for
-from nodes import Visitor, detail, frozen, publish, seconds_until, set_state, transaction, wait_for_reads
+from nodes import Visitor, frozen, metric, publish, seconds_until, set_state, transaction, wait_for_reads
 
 HINTED, READ = 0.5, 1.5  # seconds; the first is generous: a handshake is in it
 REASON = "the identity is revoked"
@@ -227,7 +227,7 @@ def test_an_identity_leaves_the_list_by_a_whole_load_alone(make_stack):
     for one in (back, *gone):
         one.register()
         set_state(stack, one, "revoked", told=True)
-    wait_for(lambda: detail(stack)["denied"] == 11)
+    wait_for(lambda: metric(stack, "denied_identities") == 11)
     with trying(stack, gone[0]):
         with transaction(stack) as cursor:
             cursor.execute("UPDATE agent_registry SET state = 'active' WHERE spiffe_id = %s", (back.spiffe_id,))
@@ -238,7 +238,7 @@ def test_an_identity_leaves_the_list_by_a_whole_load_alone(make_stack):
             set_state(stack, one, "revoked", told=True)
             wait_for(lambda: not gets_in(stack, one))
             gone.append(one)
-    assert detail(stack)["denied"] == 20
+    assert metric(stack, "denied_identities") == 20
     assert not any(gets_in(stack, one) for one in gone)
     assert "identities left the deny list" in stack.log("registryd")
 
@@ -269,7 +269,7 @@ def test_many_revoked_identities(make_stack, many):
                           FROM generate_series(0, %s) AS i""", (stack.trust_domain, many - 1))
     publish(stack)
     slowest, beats = 0, 0
-    while detail(stack)["denied"] < many:
+    while metric(stack, "denied_identities") < many:
         began = time.monotonic()
         assert agent.heartbeat().status_code == 200
         slowest, beats = max(slowest, time.monotonic() - began), beats + 1
@@ -277,7 +277,7 @@ def test_many_revoked_identities(make_stack, many):
     wait_for(lambda: not gets_in(stack, last))
     stack.restart("registryd")
     with trying(stack, last):
-        wait_for(lambda: detail(stack)["denied"] == many)
+        wait_for(lambda: metric(stack, "denied_identities") == many)
         before = set(stack.workers())
         for pid in before:
             os.kill(pid, signal.SIGKILL)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness import FAST, Stack, wait_for
-from nodes import Redis, command, detail, publish, set_state
+from nodes import Redis, command, metric, publish, set_state
 
 GAP = 0.02  # registryd.feed.hint_gap_ms
 BOUNDED = 1.5 / GAP  # reads a second, and some for a machine that counts late
@@ -31,14 +31,14 @@ class Watch:
             self.slowest, self.beats = max(self.slowest, time.monotonic() - began), self.beats + 1
 
     def __enter__(self):
-        self.began, self.reads = time.monotonic(), detail(self.node)["feed"]["reads"]
+        self.began, self.reads = time.monotonic(), metric(self.node, "feed_reads_total")
         self.thread.start()
         return self
 
     def __exit__(self, *_):
         self.stop.set()
         self.thread.join()
-        self.reads = detail(self.node)["feed"]["reads"] - self.reads
+        self.reads = metric(self.node, "feed_reads_total") - self.reads
         self.seconds = time.monotonic() - self.began
 
     def check(self):
@@ -95,10 +95,10 @@ def test_what_a_node_says_itself_makes_it_read_nothing(make_stack):
     agent = stack.agent()
     agent.register()
     time.sleep(2 * GAP)  # the read that tells what the first one applied
-    before = detail(stack)["feed"]["reads"]
+    before = metric(stack, "feed_reads_total")
     for _ in range(20):
         assert agent.register().status_code == 200
-    assert detail(stack)["feed"]["reads"] - before <= 1
+    assert metric(stack, "feed_reads_total") - before <= 1
     with Redis(stack) as redis:  # whoever says a node's own name is not heard, and harms nobody
         redis.ask("SUBSCRIBE", "caf:agents")
         agent.register()
