@@ -129,6 +129,25 @@ def test_a_handshake_under_way_is_refused(stack, agent):
             assert connection.is_open()
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_ticket_does_not_help(stack, agent, version):
+    context = stack.context(agent.crt, agent.key, maximum_version=version)
+
+    def ask(session=None):
+        with stack.raw_socket(context, session) as connection:
+            connection.sendall(request("GET", "/livez"))
+            return connection.recv(65536), connection.session, connection.session_reused
+
+    _, session, _ = ask()
+    answer, _, resumed = ask(session)
+    assert answer and resumed
+    set_state(stack, agent, "revoked", told=True)
+    wait_for(lambda: not gets_in(stack, agent))
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        assert not ask(session)[0]
+        raise ConnectionError
+
+
 # ---- two nodes ------------------------------------------------------------------------------------
 
 
