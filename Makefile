@@ -70,7 +70,7 @@ UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/t
 LOAD := $(BUILD)/bench/load
 
 FORCE:
-.PHONY: FORCE all tests help deps demo bench check check-long fuzz lint format install clean
+.PHONY: FORCE all tests help deps demo bench check check-long fuzz lint format docs install clean
 .SECONDARY:
 
 all: $(BINARIES) ## build every program into $(BUILD)/bin
@@ -154,6 +154,9 @@ lint: deps ## clang-format, clang-tidy, shellcheck, both compilers: no warnings
 
 format: ## let clang-format lay the C files out
 	clang-format -i $$(git ls-files '*.c' '*.h')
+
+docs: all ## write docs/METRICS.md from the programs' tables
+	dev/metrics-page $(BUILD) > docs/METRICS.md.new && mv docs/METRICS.md.new docs/METRICS.md
 
 install: all ## install into $(DESTDIR)$(PREFIX), units and samples with it
 	install -d $(DESTDIR)$(LIBEXEC) $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(DATADIR)/sql/migrations

@@ -120,11 +120,14 @@ static void on_bytes(struct bufferevent *io, void *arg)
         dispatch(client, bytes);
 }
 
-/* All is sent: the end is the client's to see and to answer by its own. */
+/* All is sent: the end is the client's to see and to answer by its own. libevent says so too when
+ * there is nothing yet, or something more by now. */
 static void on_sent(struct bufferevent *io, void *arg)
 {
     struct admin_client *client = arg;
 
+    if (evbuffer_get_length(bufferevent_get_output(io)) > 0)
+        return;
     if (client->answered && client->ended)
         client_close(client);
     else if (client->answered)

@@ -80,9 +80,11 @@ const char *supervisor_check_admin_listen(const struct frontd_options *options)
     char address[ADDRESS_BYTES];
     long long port;
 
-    if (!*listen || *listen == '/' || parse_loopback(listen, address, &port))
+    if (!*listen || *listen == '/')
         return NULL;
-    return "admin.listen: neither a path nor ADDRESS:PORT with a loopback address";
+    if (!parse_loopback(listen, address, &port))
+        return "admin.listen: neither a path nor ADDRESS:PORT with a loopback address";
+    return port == options->listen_port ? "admin.listen: its port is listen.port" : NULL;
 }
 
 int supervisor_open_admin_listener(const struct frontd_options *options)

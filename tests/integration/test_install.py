@@ -13,7 +13,7 @@ from harness import BUILD, REPOSITORY
 DAEMONS = ("keeper", "frontd", "registryd", "auditd", "eventd")
 USERS = {"keeper": "caf_key", "frontd": "caf_front", "registryd": "caf_registry", "auditd": "caf_audit",
          "eventd": "caf_event"}
-UNITS = ["caf.target", *(f"caf-{name}.{kind}" for name in DAEMONS for kind in ("service", "socket"))]
+UNITS = ["caf.target", "caf-metrics.socket", *(f"caf-{name}.{kind}" for name in DAEMONS for kind in ("service", "socket"))]
 
 
 def install(prefix, sysconf, destdir=""):
@@ -131,6 +131,16 @@ def test_a_back_daemons_socket_is_its_clients_alone(image, name):
 def test_frontds_socket_is_where_frontd_listens(image):
     listen = sample(image, "frontd")["listen"]
     assert unit(image, "caf-frontd.socket")["Socket.ListenStream"] == [f"{listen['address']}:{listen['port']}"]
+
+
+def test_the_metrics_socket_is_where_frontd_answers_for_them(image):
+    listener = unit(image, "caf-metrics.socket")
+    assert listener["Socket.ListenStream"] == [sample(image, "frontd")["admin"]["listen"]]
+    assert listener["Socket.Service"] == ["caf-frontd.service"]
+    assert (listener["Socket.SocketGroup"], listener["Socket.SocketMode"]) == (["caf_metrics"], ["0660"])
+    assert "Socket.SocketUser" not in listener
+    wanted = unit(image, "caf-frontd.service")["Unit.Wants"] + unit(image, "caf.target")["Unit.Wants"]
+    assert sum("caf-metrics.socket" in line.split() for line in wanted) == 2
 
 
 def test_only_the_keeper_is_given_the_key(image):

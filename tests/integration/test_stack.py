@@ -13,7 +13,7 @@ from harness import BUILD, PYTHON, REPOSITORY, Stack, processes
 PARTS = ("keeper", "frontd", "registryd", "auditd", "eventd", "postgres", "redis")
 KEYS = {"CAF_URL", "CAF_NODE", "CAF_CA", "CAF_CA_KEY", "CAF_TRUST_DOMAIN", "CAF_AGENT_CERT", "CAF_AGENT_KEY", "CAF_AGENTS",
         "CAF_ADMIN_CERT", "CAF_ADMIN_KEY", "CAF_AUDITOR_CERT", "CAF_AUDITOR_KEY", "PGHOST", "PGDATABASE", "PGUSER",
-        "REDIS_SOCKET"}
+        "REDIS_SOCKET", "CAF_METRICS_SOCKET"}
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ class Held:
         self.stack, self.name, self.pid = stack, name, None
         self.manager = Notifications(stack.folder.run / f"{unique('notify')}.sock", stack.owner())
         environment = {**parts.environment(), "NOTIFY_SOCKET": self.manager.path, **variables}
-        argv = ["/usr/bin/systemd-socket-activate", "-l", self.address()]
+        argv = ["/usr/bin/systemd-socket-activate", *(word for each in self.listeners() for word in ("-l", each))]
         argv += [word for pair in environment.items() for word in ("-E", "=".join(map(str, pair)))]
         argv += ["/bin/sh", "-c", KEEP_LISTENER, "sh", stack.folder.bin / name, "-c", stack.folder.configuration(name)]
         with open(stack.folder.log / f"{name}.held.log", "ab") as log:
@@ -86,6 +86,14 @@ class Held:
 
     def address(self):
         return f"127.0.0.1:{self.stack.port}" if self.name == "frontd" else self.stack.folder.socket(self.name)
+
+    def listeners(self):
+        return [self.address(), *([self.metrics] if self.name == "frontd" else [])]
+
+    @property
+    def metrics(self):
+        """Where frontd answers for metrics: inherited as well."""
+        return self.stack.folder.socket("metrics")
 
     def connects(self):
         """Whether the listener takes a connection: the first one makes systemd-socket-activate run the loop."""
@@ -235,6 +243,20 @@ def test_frontd_restarts_under_its_listener(hold, stack, end):
             with stack.context(agent.crt, agent.key).wrap_socket(plain, server_hostname="localhost") as client:
                 client.sendall(request("POST", "/v1/mesh/heartbeat"))
                 assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+
+
+def test_metrics_are_asked_for_at_a_listener_that_outlives_frontd(hold):
+    daemon = hold("frontd").start()
+    for end in (daemon.kill, daemon.stop):
+        before = os.stat(daemon.metrics).st_ino
+        end()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(PATIENCE_SECONDS)
+            client.connect(str(daemon.metrics))
+            client.sendall(request("GET", "/metrics"))
+            daemon.start()
+            assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
+        assert os.stat(daemon.metrics).st_ino == before
 
 
 def test_a_restart_of_frontd_in_order_fails_no_new_client(hold, stack):
