@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -48,6 +49,15 @@ def descriptors_return(stack):
     wait_for(lambda: descriptors(stack) == before, what=f"the descriptors {before}")
 
 
+@contextlib.contextmanager
+def stopped(stack):
+    """The one worker stands still, until the end or a SIGCONT."""
+    worker, = stack.workers()
+    os.kill(worker, signal.SIGSTOP)
+    yield
+    os.kill(worker, signal.SIGCONT)
+
+
 # ---- connections and handshakes ------------------------------------------------------------------
 
 
@@ -58,8 +68,12 @@ def test_connections_in_all(make_stack):
         for _ in range(5):
             with half_open(stack) as fifth:
                 assert fifth.recv(100) == ALERT
-                fifth.sendall(b"\x16\x03\x01" + bytes(1000))  # what had been on its way resets nothing
                 assert fifth.recv(100) == b""
+        with stopped(stack), half_open(stack) as eager:  # what was on its way before the refusal resets nothing
+            eager.sendall(b"\x16\x03\x01" + bytes(1000))
+            os.kill(stack.workers()[0], signal.SIGCONT)
+            assert eager.recv(100) == ALERT
+            assert eager.recv(100) == b""
         assert is_refused(stack)
         assert all(connection.ask(LIVEZ).status_code == 200 for connection in held)
         held.pop().socket.close()
