@@ -88,6 +88,7 @@ enum { IPC_HANDLERS_MAX = 32 }; /* rows of a dispatch table */
 struct ipc_server_counters {
     uint64_t channels;                   /* that stand */
     uint64_t refused;                    /* another user's, or beyond max_channels */
+    uint64_t accept_failed;              /* times that accepting paused, for want of descriptors */
     uint64_t broken;                     /* ended otherwise than by the peer's closing them */
     uint64_t requests[IPC_HANDLERS_MAX]; /* taken, by the dispatch table's row */
 };

@@ -13,7 +13,12 @@
 #include <unistd.h>
 #include <utlist.h>
 
-enum { ACCEPTS_PER_TURN = 64, DRAIN_POLL_MS = 10, UNSENT_MAX = 8 << 20 };
+enum {
+    ACCEPTS_PER_TURN = 64,
+    ACCEPT_PAUSE_MS = 500,
+    DRAIN_POLL_MS = 10,
+    UNSENT_MAX = 8 << 20,
+};
 
 /* One accepted channel. */
 struct session {
@@ -26,7 +31,7 @@ struct session {
 struct ipc_server {
     struct event_base *base;
     struct ipc_server_options options;
-    struct event *acceptable, *drain_timer;
+    struct event *acceptable, *accept_again, *drain_timer;
     struct session *sessions;
     struct ipc_server_counters counters;
     size_t unanswered;
@@ -111,6 +116,42 @@ static void session_begin(struct ipc_server *server, int fd)
     server->counters.channels++;
 }
 
+/* Out of descriptors, as a rule: asking again at once would ask, and log, without end. */
+static void pause_accepting(struct ipc_server *server, int error)
+{
+    struct timeval pause = {.tv_usec = ACCEPT_PAUSE_MS * 1000};
+
+    server->counters.accept_failed++;
+    log_error("cannot accept", LOG_TEXT("error", strerror(error)),
+              LOG_NUMBER("channels", (long long)server->counters.channels));
+    event_del(server->acceptable);
+    event_add(server->accept_again, &pause);
+}
+
+static void on_accept_again(evutil_socket_t fd, short what, void *arg)
+{
+    struct ipc_server *server = arg;
+
+    (void)fd;
+    (void)what;
+    event_add(server->acceptable, NULL);
+}
+
+/* Serves the connection, or closes it and counts why. */
+static void take_connection(struct ipc_server *server, int fd)
+{
+    if (!uid_allowed(server, fd)) {
+        server->counters.refused++;
+        close(fd);
+    } else if (server->counters.channels >= server->options.max_channels) {
+        server->counters.refused++;
+        log_warn("connection refused: ipc.max_channels reached");
+        close(fd);
+    } else {
+        session_begin(server, fd);
+    }
+}
+
 static void on_acceptable(evutil_socket_t listener, short what, void *arg)
 {
     struct ipc_server *server = arg;
@@ -121,19 +162,10 @@ static void on_acceptable(evutil_socket_t listener, short what, void *arg)
 
         if (fd < 0) {
             if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
-                log_error("cannot accept", LOG_TEXT("error", strerror(errno)));
+                pause_accepting(server, errno);
             return;
         }
-        if (!uid_allowed(server, fd)) {
-            server->counters.refused++;
-            close(fd);
-        } else if (server->counters.channels >= server->options.max_channels) {
-            log_warn("connection refused: ipc.max_channels reached");
-            server->counters.refused++;
-            close(fd);
-        } else {
-            session_begin(server, fd);
-        }
+        take_connection(server, fd);
     }
 }
 
@@ -145,7 +177,8 @@ struct ipc_server *ipc_server_new(struct event_base *base, int listener,
     server->base = base;
     server->options = *options;
     server->acceptable = event_new(base, listener, EV_READ | EV_PERSIST, on_acceptable, server);
-    if (!server->acceptable)
+    server->accept_again = evtimer_new(base, on_accept_again, server);
+    if (!server->acceptable || !server->accept_again)
         log_fatal("out of memory");
     event_add(server->acceptable, NULL);
     return server;
@@ -251,6 +284,7 @@ void ipc_server_drain(struct ipc_server *server, void (*done)(void *daemon))
     struct session *session;
 
     event_del(server->acceptable);
+    event_del(server->accept_again);
     DL_FOREACH(server->sessions, session)
     {
         ipc_channel_stop_reading(session->channel);
@@ -269,6 +303,7 @@ void ipc_server_free(struct ipc_server *server)
         session_end(session);
     }
     event_free(server->acceptable);
+    event_free(server->accept_again);
     if (server->drain_timer)
         event_free(server->drain_timer);
     free(server);

@@ -3,6 +3,8 @@
  * callers log identities, counts and reasons, never credentials or bodies. */
 #include "common/log.h"
 
+#include "common/clock.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -123,13 +125,24 @@ static void line_add_field(struct line *line, const struct log_field *field)
     }
 }
 
-void log_write(enum log_level level, const char *function, const char *message,
-               const struct log_field *fields, size_t count)
+bool log_site_passes(struct log_site *site, int64_t now_ms, long long *suppressed)
+{
+    int64_t used_ms = site->full_at_ms > now_ms ? site->full_at_ms - now_ms : 0;
+
+    if (used_ms > (LOG_BURST - 1) * LOG_INTERVAL_MS) {
+        site->suppressed++;
+        return false;
+    }
+    *suppressed = site->suppressed;
+    *site = (struct log_site){.full_at_ms = now_ms + used_ms + LOG_INTERVAL_MS};
+    return true;
+}
+
+static void write_line(enum log_level level, const char *function, const char *message,
+                       const struct log_field *fields, size_t count, long long suppressed)
 {
     struct line line = {.used = 0};
 
-    if (level > log_state.threshold)
-        return;
     line_add_head(&line, level);
     line_add_text(&line, "level=");
     line_add_text(&line, levels[level].word);
@@ -138,6 +151,8 @@ void log_write(enum log_level level, const char *function, const char *message,
     line_add_field(&line, &(struct log_field)LOG_TEXT("msg", message));
     for (size_t i = 1; i < count; i++)
         line_add_field(&line, &fields[i]);
+    if (suppressed > 0)
+        line_add_field(&line, &(struct log_field)LOG_NUMBER("suppressed", suppressed));
     if (level <= LOG_LEVEL_WARN)
         line_add_field(&line, &(struct log_field)LOG_TEXT("func", function));
     line.text[line.used++] = '\n';
@@ -146,9 +161,21 @@ void log_write(enum log_level level, const char *function, const char *message,
         return;
 }
 
+void log_write(struct log_site *site, enum log_level level, const char *function,
+               const char *message, const struct log_field *fields, size_t count)
+{
+    long long suppressed = 0;
+
+    if (level > log_state.threshold)
+        return;
+    if (level < LOG_LEVEL_DEBUG && !log_site_passes(site, clock_monotonic_ms(), &suppressed))
+        return;
+    write_line(level, function, message, fields, count, suppressed);
+}
+
 void log_write_fatal(const char *function, const char *message, const struct log_field *fields,
                      size_t count)
 {
-    log_write(LOG_LEVEL_ERROR, function, message, fields, count);
+    write_line(LOG_LEVEL_ERROR, function, message, fields, count, 0);
     exit(1);
 }

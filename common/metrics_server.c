@@ -17,6 +17,7 @@ void server_metrics_update(struct server_metrics *metrics, const struct ipc_serv
 
     metrics->ipc_channels = counters->channels;
     metrics->ipc_channels_refused_total = counters->refused;
+    metrics->ipc_accept_failed_total = counters->accept_failed;
     metrics->ipc_channels_broken_total = counters->broken;
     memcpy(metrics->ipc_requests_total, counters->requests, sizeof(counters->requests));
     metrics->ipc_requests_unanswered = ipc_server_unanswered(server);

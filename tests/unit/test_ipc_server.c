@@ -2,6 +2,7 @@
  * happens when peers leave early. */
 #include "tests/unit/ipc_daemon.h"
 
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 enum { NOBODY = 65534 };
@@ -27,6 +28,7 @@ START_TEST(another_user_hears_nothing)
     peer = dial();
     LOOP_UNTIL(world.base, peer.ended || peer_is_left(&peer));
     ck_assert_uint_eq(peer.in_len, 0);
+    ck_assert_uint_eq(ipc_server_counters(world.server)->refused, 1);
     peer_free(&peer);
 }
 END_TEST
@@ -91,6 +93,7 @@ START_TEST(another_daemon_is_not_served)
     peer_say_hello(&peer, others[_i]);
     peer_expect(world.base, &peer, PEER_REGISTRYD, MSG_hello, &message);
     LOOP_UNTIL(world.base, peer_is_left(&peer));
+    ck_assert_uint_eq(ipc_server_counters(world.server)->broken, 1);
     peer_free(&peer);
 }
 END_TEST
@@ -106,6 +109,7 @@ START_TEST(channels_are_bounded_and_come_free_again)
         LOOP_UNTIL(world.base, peer_is_left(&more));
         peer_free(&more);
     }
+    ck_assert_uint_eq(ipc_server_counters(world.server)->refused, 3);
     peer_ask(&peers[0], 1); /* who is in stays in */
     assert_answered(&peers[0], MSG_mesh_agent, 1);
     peer_free(&peers[1]);
@@ -114,6 +118,23 @@ START_TEST(channels_are_bounded_and_come_free_again)
     peer_free(&more);
     peer_free(&peers[0]);
     peer_free(&peers[2]);
+}
+END_TEST
+
+START_TEST(without_descriptors_it_waits_and_goes_on)
+{
+    struct peer peer = dial();
+    struct message message;
+    struct rlimit before, none;
+
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    loop_settle(world.base);
+    ck_assert_uint_eq(ipc_server_counters(world.server)->accept_failed, 1);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+    peer_expect(world.base, &peer, PEER_REGISTRYD, MSG_hello, &message);
+    peer_free(&peer);
 }
 END_TEST
 
@@ -208,6 +229,7 @@ START_TEST(one_peers_broken_frame_ends_that_peer_alone)
     ask_to_wait(&bad, 1);
     peer_write(&bad, "\xff\xff\xff\xff", 4);
     LOOP_UNTIL(world.base, peer_is_left(&bad));
+    ck_assert_uint_eq(ipc_server_counters(world.server)->broken, 1);
     ck_assert_uint_eq(ipc_server_unanswered(world.server), 1);
     answer_kept(1);
     answer_kept(0);
@@ -262,6 +284,7 @@ int main(void)
     tcase_add_test(doors, one_of_several_users_is_served);
     tcase_add_loop_test(doors, another_daemon_is_not_served, 0, 5);
     tcase_add_test(doors, channels_are_bounded_and_come_free_again);
+    tcase_add_test(doors, without_descriptors_it_waits_and_goes_on);
     tcase_add_test(answers, a_message_without_a_handler_is_answered_all_the_same);
     tcase_add_test(answers, answers_go_to_whom_they_are_for_in_any_order);
     tcase_add_test(answers, an_answer_out_of_bounds_is_a_failure_instead);
