@@ -176,6 +176,9 @@ struct ipc_call *ipc_client_call(struct ipc_client *client, enum message_type ty
                                  const void *body, int64_t deadline_ms, ipc_answer_fn *answer,
                                  void *arg);
 
+/* Sends now what this turn of the loop has queued, as far as the socket takes it. */
+void ipc_client_flush(struct ipc_client *client);
+
 /* Forgets a call: answer will not be called, a late answer is dropped. */
 void ipc_call_cancel(struct ipc_call *call);
 

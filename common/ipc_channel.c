@@ -112,6 +112,12 @@ bool ipc_channel_deliver(struct ipc_channel *channel, const uint8_t *payload, si
     return true;
 }
 
+void ipc_channel_flush(struct ipc_channel *channel)
+{
+    if (!channel->closed && !channel->end_reason)
+        ipc_out_send(channel);
+}
+
 void ipc_channel_limit_unsent(struct ipc_channel *channel, size_t max)
 {
     channel->unsent_max = max;

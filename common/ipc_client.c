@@ -145,6 +145,12 @@ struct ipc_call *ipc_client_call(struct ipc_client *client, enum message_type ty
     return call;
 }
 
+void ipc_client_flush(struct ipc_client *client)
+{
+    if (client->channel)
+        ipc_channel_flush(client->channel);
+}
+
 void ipc_call_cancel(struct ipc_call *call)
 {
     call_free(call);

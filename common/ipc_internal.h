@@ -12,6 +12,9 @@ void ipc_channel_release(struct ipc_channel *channel);
  * listen may cost. For the end that answers alone: were both to wait so, neither would move. */
 void ipc_channel_limit_unsent(struct ipc_channel *channel, size_t max);
 
+/* Sends what is queued now, and not at the end of the turn. */
+void ipc_channel_flush(struct ipc_channel *channel);
+
 /* Whether ipc_channel_close was called. */
 bool ipc_channel_is_closed(const struct ipc_channel *channel);
 

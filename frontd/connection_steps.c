@@ -18,6 +18,20 @@ static void on_signed(void *arg)
     connection_queue(arg);
 }
 
+static void note_handshake(const struct connection *connection, const char *failure)
+{
+    notes_handshake(connection->worker, &connection->peer, connection->source_ip,
+                    SSL_get_version(connection->ssl), failure);
+}
+
+static void on_refused(const struct tls_peer *peer)
+{
+    const size_t place = offsetof(struct connection, peer);
+
+    note_handshake((const struct connection *)((const char *)peer - place),
+                   tls_refusal_reason(peer));
+}
+
 /* The client has sent something: only now is there a TLS session to pay for. */
 static void start_handshake(struct connection *connection)
 {
@@ -26,14 +40,9 @@ static void start_handshake(struct connection *connection)
     if (!connection->ssl)
         log_fatal("out of memory");
     connection->trust = connection->worker->trust;
+    connection->peer.refused = on_refused;
     signer_handshake_start(&connection->handshake, connection->worker->signer, connection->ssl,
                            on_signed, connection);
-}
-
-static void note_handshake(const struct connection *connection, const char *failure)
-{
-    notes_handshake(connection->worker, &connection->peer, connection->source_ip,
-                    SSL_get_version(connection->ssl), failure);
 }
 
 static void count_accepted(const struct connection *connection)
@@ -50,6 +59,7 @@ static enum progress finish_handshake(struct connection *connection)
 {
     struct admission *admission = &connection->worker->admission;
 
+    connection->peer.refused = NULL;
     tls_connection_settle(connection->ssl);
     if (!connection_is_trusted(connection)) {
         connection->worker->metrics->tls_handshakes_total[HANDSHAKE_CERTIFICATE]++;
@@ -68,17 +78,19 @@ static enum progress finish_handshake(struct connection *connection)
 static enum progress fail_handshake(struct connection *connection)
 {
     uint64_t *total = connection->worker->metrics->tls_handshakes_total;
-    const char *reason = connection->peer.reason;
+    struct tls_peer *peer = &connection->peer;
 
     if (ERR_peek_error() == 0) { /* the client went away, which is no refusal */
         total[HANDSHAKE_ABANDONED]++;
-    } else if (*reason) {
-        total[connection->peer.is_denied ? HANDSHAKE_REVOKED : HANDSHAKE_CERTIFICATE]++;
-        note_handshake(connection, reason);
     } else {
-        total[HANDSHAKE_PROTOCOL]++;
-        note_handshake(connection, tls_error_text());
+        total[peer->is_denied ? HANDSHAKE_REVOKED
+              : *peer->reason ? HANDSHAKE_CERTIFICATE
+                              : HANDSHAKE_PROTOCOL]++;
+        if (peer->refused) /* no alert told the client */
+            on_refused(peer);
     }
+    peer->refused = NULL;
+    ERR_clear_error();
     return connection_part(connection);
 }
 

@@ -116,6 +116,7 @@ static bool tell(struct notes *notes, enum note_type type, struct msg_event_note
         return false;
     }
     DL_APPEND(notes->told, told);
+    ipc_client_flush(notes->eventd); /* before the client hears: it counts though we die now */
     return true;
 }
 

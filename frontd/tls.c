@@ -86,13 +86,34 @@ SSL_CTX *tls_context_new(const struct frontd_options *options, const struct sign
 
 /* ---- connections ---------------------------------------------------------------------------- */
 
-/* Counts the reads from a socket, and stops them. */
-static long count_read(BIO *socket, int operation, const char *bytes, size_t len, int command,
-                       long value, int result, size_t *processed)
+const char *tls_refusal_reason(const struct tls_peer *peer)
 {
-    struct tls_peer *peer = (struct tls_peer *)BIO_get_callback_arg(socket);
+    const char *reason = ERR_reason_error_string(ERR_peek_error());
+
+    if (*peer->reason)
+        return peer->reason;
+    return reason ? reason : "no reason given";
+}
+
+/* What OpenSSL writes when its handshake has failed is the alert that says so. */
+static void tell_refusal(const SSL *ssl, struct tls_peer *peer)
+{
+    if (!peer->refused || strcmp(SSL_state_string(ssl), "SSLERR") != 0)
+        return;
+    peer->refused(peer);
+    peer->refused = NULL;
+}
+
+/* Counts the reads from a socket, and stops them; sees each write before it happens. */
+static long watch_socket(BIO *socket, int operation, const char *bytes, size_t len, int command,
+                         long value, int result, size_t *processed)
+{
+    const SSL *ssl = (const SSL *)BIO_get_callback_arg(socket);
+    struct tls_peer *peer = SSL_get_app_data(ssl);
 
     (void)bytes, (void)len, (void)command, (void)value, (void)processed;
+    if (operation == BIO_CB_WRITE)
+        tell_refusal(ssl, peer);
     if (operation != BIO_CB_READ || peer->reads_left-- > 0)
         return result;
     BIO_set_retry_read(socket);
@@ -108,8 +129,8 @@ SSL *tls_connection_new(SSL_CTX *context, int fd, struct tls_peer *peer)
         return NULL;
     }
     SSL_set_app_data(ssl, peer);
-    BIO_set_callback_arg(SSL_get_rbio(ssl), (char *)peer);
-    BIO_set_callback_ex(SSL_get_rbio(ssl), count_read);
+    BIO_set_callback_arg(SSL_get_rbio(ssl), (char *)ssl);
+    BIO_set_callback_ex(SSL_get_rbio(ssl), watch_socket);
     SSL_set_accept_state(ssl);
     return ssl;
 }

@@ -20,7 +20,10 @@ struct tls_peer {
     char reason[128];         /* why the certificate was refused; empty: it was not */
     char *claimed;            /* the SPIFFE ID of a refused certificate, NULL for none */
     bool resumed;             /* by a ticket */
-    int reads_left;           /* from the socket, before OpenSSL is told to come back */
+    /* Called once, before the client hears that its handshake failed; NULL: nobody asks (any more).
+     * Runs on the small stack of a handshake's job. */
+    void (*refused)(const struct tls_peer *peer);
+    int reads_left; /* from the socket, before OpenSSL is told to come back */
 };
 
 enum { TLS_READS_PER_TURN = 64 }; /* what reads_left is set to; a record takes two */
@@ -46,6 +49,10 @@ void tls_connection_settle(SSL *ssl);
 /* Whether context, now, would accept the client of this connection, too; a client without a
  * certificate always. With false, why not in reason. */
 bool tls_connection_holds(SSL *ssl, SSL_CTX *context, char *reason, size_t reason_size);
+
+/* Why the handshake failed: what was wrong with the certificate, else OpenSSL's reason, which stays
+ * in its queue. */
+const char *tls_refusal_reason(const struct tls_peer *peer);
 
 void tls_peer_clear(struct tls_peer *peer);
 
