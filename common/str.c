@@ -3,9 +3,28 @@
 
 #include "common/memory.h"
 
+#include <stdio.h>
+
 char *str_dup(struct str s)
 {
     return s.ptr ? memory_copy(s.ptr, s.len) : NULL;
+}
+
+char *str_keep_all(struct str *views, size_t count)
+{
+    size_t total = 0, used = 0;
+    char *block;
+
+    for (size_t i = 0; i < count; i++)
+        total += views[i].len;
+    block = memory_new(1, total + 1);
+    for (size_t i = 0; i < count; i++) {
+        if (!views[i].ptr)
+            continue;
+        views[i].ptr = memcpy(block + used, views[i].ptr, views[i].len);
+        used += views[i].len;
+    }
+    return block;
 }
 
 /* How many bytes the UTF-8 sequence at p takes, 0 when it is not valid. */
@@ -75,4 +94,9 @@ bool str_to_number(struct str s, long long max, long long *number)
     }
     *number = value;
     return value <= max;
+}
+
+struct str str_from_number(long long number, char text[STR_NUMBER_BYTES])
+{
+    return (struct str){text, (size_t)snprintf(text, STR_NUMBER_BYTES, "%lld", number)};
 }

@@ -42,6 +42,10 @@ static inline bool str_starts(struct str s, struct str prefix)
 /* A NUL-terminated copy that the caller frees; NULL when s is absent. Out of memory is fatal. */
 char *str_dup(struct str s);
 
+/* Copies what the views show into one block, which they show from then on; absent ones stay absent.
+ * The caller frees the block. */
+char *str_keep_all(struct str *views, size_t count);
+
 /* Whether s is valid UTF-8 (RFC 3629: no overlong form, no surrogate) without NUL. */
 bool str_is_utf8(struct str s);
 
@@ -50,5 +54,10 @@ bool str_is_printable(struct str s);
 
 /* Reads s as a decimal number from 0 to max, digits only, at most 18 of them. */
 bool str_to_number(struct str s, long long max, long long *number);
+
+enum { STR_NUMBER_BYTES = 24 };
+
+/* Writes the number in decimal into text, and returns the view of it. */
+struct str str_from_number(long long number, char text[STR_NUMBER_BYTES]);
 
 #endif

@@ -10,10 +10,9 @@
 #include "common/log.h"
 #include "common/memory.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
-enum { IDS_MAX = 16, NUMBER_TEXT_BYTES = 24 };
+enum { IDS_MAX = 16 };
 
 static void on_collected(void *arg, const struct pg_answer *answer)
 {
@@ -48,12 +47,6 @@ void eventd_collect(void *arg, struct ipc_reply_to to, const struct message *mes
 
 static void sweep(struct eventd *daemon);
 
-static struct str number_text(int64_t number, char text[NUMBER_TEXT_BYTES])
-{
-    snprintf(text, NUMBER_TEXT_BYTES, "%lld", (long long)number);
-    return str_from(text);
-}
-
 static void sweep_later(struct eventd *daemon)
 {
     struct timeval interval = clock_timeval(daemon->options.outbox_sweep_seconds * 1000);
@@ -80,10 +73,10 @@ static void on_swept(void *arg, const struct pg_answer *answer)
 
 static void sweep(struct eventd *daemon)
 {
-    char most[NUMBER_TEXT_BYTES], age[NUMBER_TEXT_BYTES];
+    char most[STR_NUMBER_BYTES], age[STR_NUMBER_BYTES];
     const struct str params[] = {
-        number_text(daemon->options.outbox_sweep_max, most),
-        number_text(daemon->options.outbox_sweep_seconds, age),
+        str_from_number(daemon->options.outbox_sweep_max, most),
+        str_from_number(daemon->options.outbox_sweep_seconds, age),
     };
 
     if (daemon->back.service.draining ||

@@ -8,16 +8,10 @@
 #include "common/ids.h"
 #include "common/memory.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <utlist.h>
 
-enum {
-    NUMBER_TEXT_BYTES = 24,
-    BEAT_WINDOW_MS = 1000,
-    BEAT_STRETCH_MAX = 60,
-    INTERVAL_MAX_MS = 86400000
-};
+enum { BEAT_WINDOW_MS = 1000, BEAT_STRETCH_MAX = 60, INTERVAL_MAX_MS = 86400000 };
 
 /* A heartbeat that waits for its agent's look-up. */
 struct cache_waiter {
@@ -292,15 +286,16 @@ static struct heartbeat_values *values_new(struct registryd *daemon,
 bool heartbeat_write(struct registryd *daemon, struct cache_agent *agent)
 {
     struct heartbeat_values *values = values_new(daemon, agent);
-    char heartbeat_ms[NUMBER_TEXT_BYTES], metadata_ms[NUMBER_TEXT_BYTES];
-    struct str params[] = {cache_tenant_id(agent),  cache_spiffe_id(agent),    STR_ABSENT,
-                           str_from(agent->status), str_from(agent->metadata), STR_ABSENT};
+    char heartbeat_ms[STR_NUMBER_BYTES], metadata_ms[STR_NUMBER_BYTES];
+    const struct str params[] = {
+        cache_tenant_id(agent),
+        cache_spiffe_id(agent),
+        str_from_number(agent->heartbeat_ms, heartbeat_ms),
+        str_from(agent->status),
+        str_from(agent->metadata),
+        agent->metadata ? str_from_number(agent->metadata_ms, metadata_ms) : STR_ABSENT,
+    };
 
-    snprintf(heartbeat_ms, sizeof(heartbeat_ms), "%lld", (long long)agent->heartbeat_ms);
-    snprintf(metadata_ms, sizeof(metadata_ms), "%lld", (long long)agent->metadata_ms);
-    params[2] = str_from(heartbeat_ms);
-    if (agent->metadata)
-        params[5] = str_from(metadata_ms);
     if (!back_submit(&daemon->back, &registryd_statements[STATEMENT_WRITE_HEARTBEAT],
                      cache_key(agent), params, on_written, values)) {
         values_free(values);

@@ -8,10 +8,9 @@
 #include "common/ids.h"
 #include "common/memory.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
-enum { OUTCOME_CREATED = 1, OUTCOME_DRIFT = 2, EVENTS_MAX = 16, NUMBER_TEXT_BYTES = 24 };
+enum { OUTCOME_CREATED = 1, OUTCOME_DRIFT = 2, EVENTS_MAX = 16 };
 
 /* What makes agent_id unique per tenant. */
 static const char agent_id_constraint[] = "ux_agent_registry_tenant_agent";
@@ -54,24 +53,6 @@ static void registration_free(struct registration *registration)
 {
     free(registration->text);
     free(registration);
-}
-
-/* Copies the views, which die with the message, into one block. */
-static void keep_params(struct registration *registration)
-{
-    size_t total = 0, used = 0;
-
-    for (size_t i = 0; i < PARAM_COUNT; i++)
-        total += registration->params[i].len;
-    registration->text = memory_new(1, total + 1);
-    for (size_t i = 0; i < PARAM_COUNT; i++) {
-        struct str *param = &registration->params[i];
-
-        if (!param->ptr)
-            continue;
-        param->ptr = memcpy(registration->text + used, param->ptr, param->len);
-        used += param->len;
-    }
 }
 
 /* "uuid,uuid,…" as the statement gives it, to 16 bytes each; returns how many bytes. */
@@ -189,27 +170,13 @@ static int64_t live_seconds(const struct registryd *daemon)
            daemon->options.mesh_write_behind_seconds;
 }
 
-struct number_text {
-    char text[NUMBER_TEXT_BYTES];
-};
-
-static struct number_text number_text(int64_t number)
-{
-    struct number_text made;
-
-    snprintf(made.text, sizeof(made.text), "%lld", (long long)number);
-    return made;
-}
-
 void registryd_register(void *arg, struct ipc_reply_to to, const struct message *message)
 {
     struct registryd *daemon = arg;
     const struct msg_mesh_register *body = &message->body.mesh_register;
     struct registration *registration = memory_new(1, sizeof(*registration));
-    struct number_text received_ms = number_text(body->received_at),
-                       live = number_text(live_seconds(daemon)),
-                       split_brain = number_text(daemon->options.mesh_split_brain_seconds);
-    char request_id[UUID_TEXT_BYTES];
+    char request_id[UUID_TEXT_BYTES], received_ms[STR_NUMBER_BYTES], live[STR_NUMBER_BYTES],
+        split_brain[STR_NUMBER_BYTES];
     struct cache_agent *agent;
 
     ids_uuid_text(message->id.bytes, request_id);
@@ -219,10 +186,11 @@ void registryd_register(void *arg, struct ipc_reply_to to, const struct message 
         .params = {body->tenant_id, body->spiffe_id, body->agent_id, str_from(request_id),
                    body->hostname, body->fingerprint, body->endpoint, body->version,
                    body->capabilities, body->metadata, body->source_ip, body->source_ip_claimed,
-                   body->trace_id, str_from(received_ms.text), str_from(daemon->back.node),
-                   str_from(live.text), str_from(split_brain.text)},
+                   body->trace_id, str_from_number(body->received_at, received_ms),
+                   str_from(daemon->back.node), str_from_number(live_seconds(daemon), live),
+                   str_from_number(daemon->options.mesh_split_brain_seconds, split_brain)},
     };
-    keep_params(registration);
+    registration->text = str_keep_all(registration->params, PARAM_COUNT);
     agent = agent_of(registration);
     if (agent->dirty) /* its key makes the registration wait for this write: it is newer */
         heartbeat_write(daemon, agent);
