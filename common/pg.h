@@ -25,7 +25,8 @@ enum { PG_PARAMS_MAX = 24 };
  * batched: each parameter is an array (text format) with one element a request, in $2…; $1 is int[]
  * with the requests' ordinals, and the first result column is the ordinal of the request that the
  * row answers; a request may get no row or many. Not batched: $1… are the request's own parameters,
- * and all rows are its answer, from column 0. */
+ * and all rows are its answer, from column 0; it is not prepared, so that PostgreSQL plans it for
+ * these parameters each time: a plan for any would serve no list with optional filters well. */
 struct pg_statement {
     const char *name;
     const char *sql;
@@ -64,7 +65,8 @@ struct pg_options {
     int queue_max;        /* requests waiting */
     int64_t statement_ms; /* the server cancels what runs longer, and it is tried again in halves; a
                              second without a word more, and the connection is given up */
-    const struct pg_statement *statements; /* ends with name NULL; prepared on every connection */
+    const struct pg_statement *statements; /* ends with name NULL; the batched ones
+                                              are prepared on every connection */
     /* "table:PRIVILEGE"…, NULL at the end: the self-test at the first connection ends the process
      * when the role can do more. NULL: no self-test. */
     const char *const *allowed;

@@ -103,7 +103,7 @@ static bool send_single(const struct pg_batch *batch, PGconn *link)
 
     for (int k = 0; k < statement->params; k++)
         values[k] = batch->requests[0]->params[k].ptr;
-    return PQsendQueryPrepared(link, statement->name, statement->params, values, NULL, NULL, 0);
+    return PQsendQueryParams(link, statement->sql, statement->params, NULL, values, NULL, NULL, 0);
 }
 
 bool pg_batch_send(struct pg *pg, const struct pg_batch *batch, PGconn *link)

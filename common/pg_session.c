@@ -1,5 +1,6 @@
 /* What runs on a new connection before it counts as up: its settings, the self-test on the first
- * one ever, and each statement's PREPARE. Sends one step at a time; reading is pg_connection.c's.
+ * one ever, and each batched statement's PREPARE. Sends one step at a time; reading is
+ * pg_connection.c's.
  */
 #include "common/log.h"
 #include "common/pg_internal.h"
@@ -50,13 +51,23 @@ static const struct pg_statement *step_statement(const struct pg_connection *con
     return &connection->pg->options.statements[connection->step - STEP_COUNT];
 }
 
+/* Whether the present step is not for this session: the self-test has passed before, or the
+ * statement is not to be prepared. */
+static bool step_is_needless(const struct pg_connection *connection)
+{
+    const struct pg_statement *statement = step_statement(connection);
+
+    if (statement)
+        return statement->name && !statement->batched;
+    return steps[connection->step].self_test && connection->pg->proven;
+}
+
 enum pg_session_progress pg_session_advance(struct pg_connection *connection)
 {
     const struct pg_statement *statement;
     int sent;
 
-    while (connection->step < STEP_COUNT && steps[connection->step].self_test &&
-           connection->pg->proven)
+    while (step_is_needless(connection))
         connection->step++;
     statement = step_statement(connection);
     if (statement && !statement->name)
