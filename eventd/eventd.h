@@ -30,6 +30,7 @@ enum eventd_statement {
     STATEMENT_COLLECT,
     STATEMENT_SWEEP,
     STATEMENT_LIST,
+    STATEMENT_LIST_FILTERED,
 };
 
 /* The table, ended by a row without a name. */

@@ -10,6 +10,7 @@ const struct pg_statement eventd_statements[] = {
     [STATEMENT_KNOWN] = {"known", sql_known, 4, true},
     [STATEMENT_COLLECT] = {"collect", sql_collect, 2, true},
     [STATEMENT_SWEEP] = {"sweep", sql_sweep, 2, false},
-    [STATEMENT_LIST] = {"list", sql_list, 10, false},
+    [STATEMENT_LIST] = {"list", sql_list, 5, false},
+    [STATEMENT_LIST_FILTERED] = {"list_filtered", sql_list_filtered, 9, false},
     {NULL, NULL, 0, false},
 };

@@ -16,26 +16,18 @@ enum events_parameter {
 };
 
 static const struct parameter events_parameters[EVENTS_COUNT] = {
-    [EVENTS_TYPE] = {"type", PARAMETER_TEXT, 1, 64},
-    [EVENTS_SEVERITY] = {"severity", PARAMETER_TEXT, 1, 16},
-    [EVENTS_SPIFFE_ID] = {"spiffe_id", PARAMETER_TEXT, 1, 2048},
-    [EVENTS_SINCE] = {"since", PARAMETER_TIME, 0, 0},
-    [EVENTS_UNTIL] = {"until", PARAMETER_TIME, 0, 0},
-    [EVENTS_LIMIT] = {"limit", PARAMETER_NUMBER, 1, 1000},
-    [EVENTS_CURSOR] = {"cursor", PARAMETER_TEXT, 1, 128},
+    [EVENTS_TYPE] = {"type", PARAMETER_TEXT, 1, 64, NULL},
+    [EVENTS_SEVERITY] = {.name = "severity",
+                         .type = PARAMETER_CHOICE,
+                         .choices = "info, warn, error, critical"},
+    [EVENTS_SPIFFE_ID] = {"spiffe_id", PARAMETER_TEXT, 1, 2048, NULL},
+    [EVENTS_SINCE] = {"since", PARAMETER_TIME, 0, 0, NULL},
+    [EVENTS_UNTIL] = {"until", PARAMETER_TIME, 0, 0, NULL},
+    [EVENTS_LIMIT] = {"limit", PARAMETER_NUMBER, 1, 1000, NULL},
+    [EVENTS_CURSOR] = {"cursor", PARAMETER_TEXT, 1, 128, NULL},
 };
 
 enum { LIMIT_DEFAULT = 100 };
-
-static bool severity_known(const char *severity)
-{
-    static const char *const known[] = {"info", "warn", "error", "critical"};
-
-    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
-        if (strcmp(known[i], severity) == 0)
-            return true;
-    return false;
-}
 
 static void on_page(struct exchange *exchange, size_t slot, const struct message *answer)
 {
@@ -62,10 +54,6 @@ void events_list(struct exchange *exchange)
             values[EVENTS_LIMIT].present ? (uint64_t)values[EVENTS_LIMIT].number : LIMIT_DEFAULT,
         .cursor = str_from(values[EVENTS_CURSOR].text),
     };
-    if (values[EVENTS_SEVERITY].present && !severity_known(values[EVENTS_SEVERITY].text))
-        exchange_fail(exchange, ERROR_VALIDATION, "severity: none of info, warn, error, critical",
-                      NULL);
-    else
-        exchange_call(exchange, 0, PEER_EVENTD, MSG_event_list, &body, PATIENCE_READ, on_page);
+    exchange_call(exchange, 0, PEER_EVENTD, MSG_event_list, &body, PATIENCE_READ, on_page);
     parameters_free(values, EVENTS_COUNT);
 }

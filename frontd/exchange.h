@@ -50,6 +50,7 @@ struct exchange {
     const char *source_ip;        /* by the contract (frontd/source.h) */
     struct str source_ip_claimed; /* what a peer that is not believed says of it; absent: nothing */
     struct str method, path, query, content_type, body;
+    struct str parameter; /* what stands for {name} in the route's path; absent where it has none */
     char trace_id[TRACE_ID_LEN + 1];
     int64_t received_ms; /* wall clock: the time of every record that comes of it */
     int64_t started_us;  /* the same on the monotonic clock */

@@ -24,8 +24,7 @@ static bool is_label(const char *label, size_t len)
     return true;
 }
 
-/* RFC 1123 2.1. Text is changed in place to its canonical form. */
-static bool make_hostname(char *text, size_t max)
+bool members_make_hostname(char *text, size_t max)
 {
     size_t len = strlen(text);
 
@@ -91,7 +90,7 @@ static char *take_value(const struct body *body, const struct member *member, co
         return text && strlen(text) <= member->max ? steal_pointer(text) : NULL;
     case MEMBER_HOSTNAME:
         text = take_text(member, value);
-        return text && make_hostname(text, member->max) ? steal_pointer(text) : NULL;
+        return text && members_make_hostname(text, member->max) ? steal_pointer(text) : NULL;
     default:
         return take_text(member, value);
     }

@@ -31,16 +31,23 @@ bool members_read(struct exchange *exchange, const struct member *members, size_
 
 void members_free(char **values, size_t count);
 
+/* Whether text is a host name (RFC 1123 2.1) of at most max bytes, a dot at its end not counted. It
+ * is changed in place to its canonical form: lower-case, without that dot. */
+bool members_make_hostname(char *text, size_t max);
+
 enum parameter_type {
-    PARAMETER_TEXT,   /* min..max bytes of UTF-8 after decoding */
-    PARAMETER_NUMBER, /* a decimal integer, min..max */
-    PARAMETER_TIME,   /* RFC 3339; the value is milliseconds since 1970 */
+    PARAMETER_TEXT,     /* min..max bytes of UTF-8 after decoding */
+    PARAMETER_NUMBER,   /* a decimal integer, min..max */
+    PARAMETER_TIME,     /* RFC 3339; the value is milliseconds since 1970 */
+    PARAMETER_HOSTNAME, /* as MEMBER_HOSTNAME */
+    PARAMETER_CHOICE,   /* one of the choices */
 };
 
 struct parameter {
     const char *name;
     enum parameter_type type;
     int64_t min, max;
+    const char *choices; /* "one, two, three" */
 };
 
 struct parameter_value {

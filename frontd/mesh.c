@@ -1,4 +1,4 @@
-/* The mesh routes: an agent's own registration, heartbeat and record. Tenant, SPIFFE ID and
+/* The mesh routes: an agent's own registration, heartbeat, end and record. Tenant, SPIFFE ID and
  * agent_id come from the certificate alone; a body can say nothing about whose row it is. */
 #include "frontd/handlers.h"
 #include "frontd/members.h"
@@ -125,6 +125,37 @@ void mesh_heartbeat(struct exchange *exchange)
     };
     exchange_call(exchange, 0, PEER_REGISTRYD, MSG_mesh_heartbeat, &body, PATIENCE_WRITE, on_beat);
     members_free(values, HEARTBEAT_COUNT);
+}
+
+/* ---- POST /v1/mesh/deregister --------------------------------------------------------------- */
+
+static void on_deregistered(struct exchange *exchange, size_t slot, const struct message *answer)
+{
+    (void)slot;
+    if (exchange_failed(exchange, answer, MSG_mesh_deregistered))
+        return;
+    announce_events(exchange, answer->body.mesh_deregistered.events);
+    exchange_answer(exchange, 200,
+                    "{\"status\":\"ok\",\"agent_id\":\"%.*s\",\"state\":\"deregistered\","
+                    "\"trace_id\":\"%s\"}",
+                    STR_ARGS(exchange->identity->name), exchange->trace_id);
+}
+
+void mesh_deregister(struct exchange *exchange)
+{
+    const struct msg_mesh_deregister body = {
+        .tenant_id = exchange->identity->tenant,
+        .spiffe_id = str_from(exchange->identity->spiffe_id),
+        .source_ip = str_from(exchange->source_ip),
+        .source_ip_claimed = exchange->source_ip_claimed,
+        .trace_id = str_from(exchange->trace_id),
+        .received_at = exchange->received_ms,
+    };
+    char *none;
+
+    if (members_read(exchange, NULL, 0, &none)) /* what is no JSON object is refused all the same */
+        exchange_call(exchange, 0, PEER_REGISTRYD, MSG_mesh_deregister, &body, PATIENCE_WRITE,
+                      on_deregistered);
 }
 
 /* ---- GET /v1/mesh/self ---------------------------------------------------------------------- */

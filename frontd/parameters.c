@@ -133,6 +133,20 @@ static struct str next_part(struct str *rest, char separator)
 
 /* ---- the query ------------------------------------------------------------------------------ */
 
+/* Whether text is one of "one, two, three". */
+static bool is_choice(struct str text, struct str choices)
+{
+    while (choices.len > 0) {
+        struct str choice = next_part(&choices, ',');
+
+        if (str_equal(text, choice))
+            return true;
+        if (choices.len > 0)
+            choices = (struct str){choices.ptr + 1, choices.len - 1};
+    }
+    return false;
+}
+
 /* Whether the decoded text is what the row asks for; it becomes the value's. */
 static bool take_value(const struct parameter *parameter, char *text, struct parameter_value *value)
 {
@@ -148,15 +162,21 @@ static bool take_value(const struct parameter *parameter, char *text, struct par
         return true;
     case PARAMETER_TIME:
         return parse_time(text, &value->number);
+    case PARAMETER_HOSTNAME:
+        return members_make_hostname(text, (size_t)parameter->max);
+    case PARAMETER_CHOICE:
+        return is_choice(str_from(text), str_from(parameter->choices));
     default:
         return (int64_t)strlen(text) >= parameter->min && (int64_t)strlen(text) <= parameter->max;
     }
 }
 
-/* NULL, or what is wrong with this one "name=value". */
+/* NULL, or what is wrong with this one "name=value", to be followed by the choices unless they are
+ * NULL. */
 static const char *take_pair(struct str name, struct str raw, const struct parameter *parameters,
-                             size_t count, struct parameter_value *values)
+                             size_t count, struct parameter_value *values, const char **choices)
 {
+    *choices = NULL;
     for (size_t i = 0; i < count; i++) {
         char *text;
 
@@ -167,8 +187,10 @@ static const char *take_pair(struct str name, struct str raw, const struct param
         text = decode(raw);
         if (!text)
             return "a wrong escape, or not UTF-8";
-        return take_value(&parameters[i], text, &values[i]) ? NULL
-                                                            : "of the wrong form or out of range";
+        if (take_value(&parameters[i], text, &values[i]))
+            return NULL;
+        *choices = parameters[i].choices;
+        return *choices ? "none of " : "of the wrong form or out of range";
     }
     return "not a parameter of this route";
 }
@@ -189,14 +211,16 @@ bool parameters_read(struct exchange *exchange, const struct parameter *paramete
     while (rest.len > 0) {
         struct str raw = next_part(&rest, '&');
         struct str name = next_part(&raw, '=');
-        const char *problem = take_pair(name, raw, parameters, count, values);
+        const char *choices;
+        const char *problem = take_pair(name, raw, parameters, count, values, &choices);
 
         if (!problem)
             continue;
         parameters_free(values, count);
         if (name.len > NAME_SHOWN)
             name.len = NAME_SHOWN;
-        snprintf(message, sizeof(message), "%.*s: %s", STR_ARGS(name), problem);
+        snprintf(message, sizeof(message), "%.*s: %s%s", STR_ARGS(name), problem,
+                 choices ? choices : "");
         exchange_fail(exchange, ERROR_VALIDATION, message, NULL);
         return false;
     }

@@ -3,6 +3,7 @@
 #include "frontd/worker.h"
 
 #include "frontd/handlers.h"
+#include "frontd/route_path.h"
 
 #include <stdio.h>
 #include <strings.h>
@@ -25,14 +26,16 @@ static struct str without_alias(struct str path)
     return str_starts(path, alias) ? (struct str){path.ptr + api, path.len - api} : path;
 }
 
-/* The route, or NULL with the path's other methods in allow. */
-static const struct route *find_route(struct str method, struct str path, char allow[ALLOW_BYTES])
+/* The route, with what stands for its {name} in parameter; or NULL with the path's other methods in
+ * allow. */
+static const struct route *find_route(struct str method, struct str path, struct str *parameter,
+                                      char allow[ALLOW_BYTES])
 {
     *allow = '\0';
     for (size_t i = 0; i < ROUTES; i++) {
         size_t used = strlen(allow);
 
-        if (!str_equal(path, str_from(routes[i].path)))
+        if (!route_path_matches(routes[i].path, path, parameter))
             continue;
         if (str_equal(method, str_from(routes[i].method)))
             return &routes[i];
@@ -79,7 +82,8 @@ void routes_dispatch(struct exchange *exchange)
     char allow[ALLOW_BYTES];
     unsigned needed;
 
-    exchange->route = find_route(exchange->method, without_alias(exchange->path), allow);
+    exchange->route =
+        find_route(exchange->method, without_alias(exchange->path), &exchange->parameter, allow);
     if (!exchange->route) {
         if (*allow)
             exchange_fail_method(exchange, allow);

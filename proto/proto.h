@@ -18,6 +18,9 @@ enum {
     PROTO_METRICS_MAX = 262144, /* bytes of a daemon's metrics as text */
 };
 
+/* The last time that RFC 3339 can say, the end of the year 9999, in milliseconds since 1970. */
+#define PROTO_TIME_MAX INT64_C(253402300799999)
+
 /* Who stands at an end of a channel; bits, so that a message's senders are a set. */
 enum proto_peer {
     PEER_FRONTD = 1, /* a worker */

@@ -35,6 +35,9 @@ static const struct ipc_handler handlers[] = {
     {MSG_mesh_heartbeat, registryd_heartbeat},
     {MSG_mesh_self, registryd_self},
     {MSG_deny_subscribe, registryd_deny_subscribe},
+    {MSG_mesh_deregister, registryd_deregister},
+    {MSG_agent_list, registryd_list},
+    {MSG_agent_get, registryd_get},
     {0, NULL},
 };
 

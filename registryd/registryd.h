@@ -42,6 +42,9 @@ enum registryd_statement {
     STATEMENT_WRITE_HEARTBEAT,
     STATEMENT_FEED,
     STATEMENT_REVOKED,
+    STATEMENT_DEREGISTER,
+    STATEMENT_LIST_AGENTS,
+    STATEMENT_FIND_AGENT,
 };
 
 /* The table, ended by a row without a name. */
@@ -57,6 +60,9 @@ void registryd_register(void *daemon, struct ipc_reply_to to, const struct messa
 void registryd_heartbeat(void *daemon, struct ipc_reply_to to, const struct message *message);
 void registryd_self(void *daemon, struct ipc_reply_to to, const struct message *message);
 void registryd_deny_subscribe(void *daemon, struct ipc_reply_to to, const struct message *message);
+void registryd_deregister(void *daemon, struct ipc_reply_to to, const struct message *message);
+void registryd_list(void *daemon, struct ipc_reply_to to, const struct message *message);
+void registryd_get(void *daemon, struct ipc_reply_to to, const struct message *message);
 void registryd_status(void *daemon, struct ipc_reply_to to, const struct message *message);
 
 /* ---- heartbeats ----------------------------------------------------------------------------- */

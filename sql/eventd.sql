@@ -72,23 +72,71 @@ WITH oldest AS (
 SELECT count(*) FROM moved;
 
 -- name: list
--- A tenant's events, newest first, from a cursor on. Absent filters are NULL; COALESCE keeps the bounds usable by the index.
+-- A tenant's events, newest first, then by id, both descending. The page begins behind ($3, $4), microseconds and id:
+-- a cursor's, or the upper bound of the time, whichever comes later in the list; $2 is its lower bound, milliseconds.
+-- Absent ones are NULL. $3 is compared twice: alone it chooses the partitions, with $4 it is the exact place.
 SELECT row_to_json(shown)::text,
-       (extract(epoch FROM e.occurred_at) * 1000000)::bigint || '-' || e.event_id
+       to_json((extract(epoch FROM e.occurred_at) * 1000000)::bigint || '-' || e.event_id)
 FROM security_events e
 CROSS JOIN LATERAL (
     SELECT e.event_id, e.tenant_id, e.event_type, e.severity, e.spiffe_id, e.hostname, e.source_ip,
            e.trace_id, e.details, e.count, caf_time(e.occurred_at) AS occurred_at,
            caf_time(e.recorded_at) AS recorded_at, e.node) AS shown
 WHERE e.tenant_id = $1
-  AND ($2::text IS NULL OR e.event_type = $2)
-  AND ($3::text IS NULL OR starts_with(e.event_type, $3))
-  AND ($4::text IS NULL OR e.severity = $4)
-  AND ($5::text IS NULL OR e.spiffe_id = $5)
-  AND e.occurred_at >= COALESCE(to_timestamp($6::bigint / 1000.0), '-infinity')
-  AND e.occurred_at < COALESCE(to_timestamp($7::bigint / 1000.0), 'infinity')
-  AND (e.occurred_at, e.event_id) < (
-        COALESCE('epoch'::timestamptz + $8::bigint * interval '1 microsecond', 'infinity'),
-        COALESCE($9::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
+  AND e.occurred_at >= COALESCE(to_timestamp($2::bigint / 1000.0), '-infinity')
+  AND e.occurred_at <= COALESCE(to_timestamp($3::bigint / 1000000.0), 'infinity')
+  AND (e.occurred_at, e.event_id) < (COALESCE(to_timestamp($3::bigint / 1000000.0), 'infinity'),
+                                     COALESCE($4::uuid, '00000000-0000-0000-0000-000000000000'))
 ORDER BY e.occurred_at DESC, e.event_id DESC
-LIMIT $10::bigint;
+LIMIT $5::bigint;
+
+-- name: list_filtered
+-- The same of some types ($6 exactly, or $7 at their beginning), of a severity ($8), of an identity ($9). However rare
+-- they are, little more is read than the page shows: the few kinds that there are, types with their severities, are
+-- found one from the other, and each kind is a range of an index that is in the order of the list. "C" is the order of
+-- bytes, which a prefix needs.
+WITH RECURSIVE kind AS (
+    (SELECT e.event_type COLLATE "C" AS event_type, e.severity
+     FROM security_events e
+     WHERE e.tenant_id = $1 AND ($9::text IS NULL OR e.spiffe_id = $9)
+       AND e.event_type COLLATE "C" >= COALESCE($6::text, $7::text, '')
+     ORDER BY e.event_type COLLATE "C", e.severity
+     LIMIT 1)
+    UNION ALL
+    SELECT next.event_type, next.severity
+    FROM kind
+    CROSS JOIN LATERAL (
+        SELECT e.event_type COLLATE "C" AS event_type, e.severity
+        FROM security_events e
+        WHERE e.tenant_id = $1 AND ($9::text IS NULL OR e.spiffe_id = $9)
+          AND (e.event_type COLLATE "C", e.severity) > (kind.event_type, kind.severity)
+        ORDER BY e.event_type COLLATE "C", e.severity
+        LIMIT 1) AS next
+    WHERE starts_with(kind.event_type, COALESCE($6::text, $7::text, ''))
+)
+SELECT row_to_json(shown)::text,
+       to_json((extract(epoch FROM e.occurred_at) * 1000000)::bigint || '-' || e.event_id)
+FROM (
+    SELECT chosen.*
+    FROM kind
+    CROSS JOIN LATERAL (
+        SELECT e.*
+        FROM security_events e
+        WHERE e.tenant_id = $1 AND ($9::text IS NULL OR e.spiffe_id = $9)
+          AND e.event_type COLLATE "C" = kind.event_type AND e.severity = kind.severity
+          AND e.occurred_at >= COALESCE(to_timestamp($2::bigint / 1000.0), '-infinity')
+          AND e.occurred_at <= COALESCE(to_timestamp($3::bigint / 1000000.0), 'infinity')
+          AND (e.occurred_at, e.event_id) < (COALESCE(to_timestamp($3::bigint / 1000000.0), 'infinity'),
+                                             COALESCE($4::uuid, '00000000-0000-0000-0000-000000000000'))
+        ORDER BY e.occurred_at DESC, e.event_id DESC
+        LIMIT $5::bigint) AS chosen
+    WHERE ($6::text IS NULL OR kind.event_type = $6)
+      AND ($7::text IS NULL OR starts_with(kind.event_type, $7))
+      AND ($8::text IS NULL OR kind.severity = $8)
+    ORDER BY chosen.occurred_at DESC, chosen.event_id DESC
+    LIMIT $5::bigint) AS e
+CROSS JOIN LATERAL (
+    SELECT e.event_id, e.tenant_id, e.event_type, e.severity, e.spiffe_id, e.hostname, e.source_ip,
+           e.trace_id, e.details, e.count, caf_time(e.occurred_at) AS occurred_at,
+           caf_time(e.recorded_at) AS recorded_at, e.node) AS shown
+ORDER BY e.occurred_at DESC, e.event_id DESC;

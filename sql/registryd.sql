@@ -213,3 +213,104 @@ FROM agent_registry
 WHERE state = 'revoked' AND (tenant_id, spiffe_id) > ($1::text, $2::text)
 ORDER BY tenant_id, spiffe_id
 LIMIT $3::int;
+
+-- name: deregister
+-- An active agent goes out of service, and the event is written beside it. A request that this row has already seen
+-- changes nothing: sent again after the agent registered anew, it must not take that back.
+WITH input AS MATERIALIZED (
+    SELECT i.*, to_timestamp(i.received_ms / 1000.0) AS received_at
+    FROM unnest($1::int[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[],
+                $8::bigint[], $9::text[])
+         AS i(ord, tenant_id, spiffe_id, request_id, source_ip, source_ip_claimed, trace_id,
+              received_ms, node)
+), changed AS (
+    UPDATE agent_registry r
+    SET state = 'deregistered',
+        recent_requests = (i.request_id || r.recent_requests)[1:8],
+        recent_outcomes = (0::smallint || r.recent_outcomes)[1:8],
+        changed_xid = pg_current_xact_id()
+    FROM input i
+    WHERE r.tenant_id = i.tenant_id AND r.spiffe_id = i.spiffe_id AND r.state = 'active'
+      AND NOT i.request_id = ANY (r.recent_requests)
+    RETURNING i.ord, i.source_ip, i.source_ip_claimed, i.trace_id, i.received_at, i.node,
+              r.tenant_id, r.spiffe_id, r.agent_id, r.hostname, r.changed_xid,
+              caf_event_id(i.request_id, 'identity.deregistered') AS event_id
+), noted AS (
+    INSERT INTO identity_outbox
+        (event_id, tenant_id, event_type, severity, spiffe_id, hostname, source_ip, trace_id,
+         details, occurred_at, node)
+    SELECT event_id, tenant_id, 'identity.deregistered', 'info', spiffe_id, hostname, source_ip, trace_id,
+           jsonb_build_object('agent_id', agent_id)
+               || CASE WHEN source_ip_claimed IS NULL THEN '{}'
+                       ELSE jsonb_build_object('source_ip_claimed', source_ip_claimed) END,
+           received_at, node
+    FROM changed
+    ON CONFLICT DO NOTHING
+)
+-- r is as this statement's snapshot has it, before the change.
+SELECT i.ord, r.state, r.agent_id,
+       c.ord IS NOT NULL OR i.request_id = ANY (r.recent_requests) AS done,
+       c.event_id, c.changed_xid
+FROM input i
+JOIN agent_registry r USING (tenant_id, spiffe_id)
+LEFT JOIN changed c ON c.ord = i.ord;
+
+-- name: list_agents
+-- A tenant's agents, newest heartbeat first, then by SPIFFE ID, both descending; those never heard from are last. The
+-- page begins behind ($6, $7), microseconds and SPIFFE ID: a cursor's (never heard from: no microseconds), or the upper
+-- bound of the heartbeat, whichever comes later in the list; $5, milliseconds, is that bound again, for the total.
+-- Absent ones are NULL. Each state is a range of an index that is in the order of the list, and so is each hostname: of
+-- each, no more is read than a page shows. The total, when $9 asks for it, comes in every row; where the page is empty,
+-- one row without an agent carries it.
+WITH wanted AS NOT MATERIALIZED (
+    SELECT *
+    FROM agent_registry
+    WHERE tenant_id = $1
+      AND ($2::text IS NULL OR state = $2)
+      AND ($3::text IS NULL OR hostname = $3)
+      AND ($4::text IS NULL OR machine_id_fingerprint = $4)
+), page AS (
+    SELECT chosen.spiffe_id, chosen.last_heartbeat
+    FROM (VALUES ('active'), ('quarantined'), ('revoked'), ('deregistered')) AS each (state)
+    CROSS JOIN LATERAL (
+        (SELECT spiffe_id, last_heartbeat
+         FROM wanted
+         WHERE state = each.state
+           AND (last_heartbeat, spiffe_id)
+               < (COALESCE(to_timestamp($6::bigint / 1000000.0),
+                           CASE WHEN $7::text IS NULL THEN 'infinity'::timestamptz ELSE '-infinity' END),
+                  COALESCE($7::text, ''))
+         ORDER BY last_heartbeat DESC, spiffe_id DESC
+         LIMIT $8::bigint)
+        UNION ALL
+        (SELECT spiffe_id, NULL
+         FROM wanted
+         WHERE state = each.state AND last_heartbeat IS NULL
+           AND ($6::bigint IS NOT NULL OR $7::text IS NULL OR spiffe_id < $7)
+         ORDER BY last_heartbeat DESC, spiffe_id DESC
+         LIMIT $8::bigint)) AS chosen
+    WHERE ($2::text IS NULL OR each.state = $2)
+      AND ($4::text IS NULL OR EXISTS (SELECT FROM wanted WHERE state = each.state))
+    ORDER BY chosen.last_heartbeat DESC NULLS LAST, chosen.spiffe_id DESC
+    LIMIT $8::bigint
+), whole AS (
+    SELECT CASE WHEN $9::boolean THEN (
+               SELECT count(*)
+               FROM wanted
+               WHERE $5::bigint IS NULL OR last_heartbeat IS NULL
+                  OR last_heartbeat <= to_timestamp($5::bigint / 1000.0))
+           END AS total
+)
+SELECT (SELECT caf_agent_json(r) FROM agent_registry r
+        WHERE r.tenant_id = $1 AND r.spiffe_id = page.spiffe_id),
+       to_json(COALESCE(((extract(epoch FROM page.last_heartbeat) * 1000000)::bigint)::text, '')
+               || '-' || page.spiffe_id),
+       whole.total
+FROM whole
+LEFT JOIN page ON true
+ORDER BY page.last_heartbeat DESC NULLS LAST, page.spiffe_id DESC;
+
+-- name: find_agent
+SELECT i.ord, caf_agent_json(r)
+FROM unnest($1::int[], $2::text[], $3::text[]) AS i(ord, tenant_id, agent_id)
+JOIN agent_registry r ON r.tenant_id = i.tenant_id AND r.agent_id = i.agent_id;

@@ -56,7 +56,7 @@ BEGIN
            count(*) > 8
     FROM unnest(tenant_ids, spiffe_ids, hostnames, heard_since) AS asked (tenant_id, spiffe_id, hostname, since)
     CROSS JOIN LATERAL (
-        SELECT agent.*, row_number() OVER (ORDER BY agent.last_heartbeat DESC) AS place
+        SELECT agent.*, row_number() OVER (ORDER BY agent.last_heartbeat DESC ROWS UNBOUNDED PRECEDING) AS place
         FROM agent_registry AS agent
         WHERE agent.tenant_id = asked.tenant_id AND agent.hostname = asked.hostname
           AND agent.last_heartbeat >= asked.since

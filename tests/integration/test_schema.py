@@ -203,10 +203,10 @@ def test_events_of_a_type_prefix_are_found_by_index(database):
                      FROM generate_series(1, 20000) AS i""")
     with database.session() as cursor:
         cursor.execute("ANALYZE security_events")
-        for condition in ("LIKE 'identity.%'", "= 'identity.revoked'"):
+        for condition in ("LIKE 'identity.%'", """COLLATE "C" = 'identity.revoked'"""):
             cursor.execute(f"EXPLAIN SELECT * FROM security_events WHERE tenant_id = 'acme' AND event_type {condition}")
             plan = "\n".join(row[0] for row in cursor.fetchall())
-            assert re.search(r"Index Cond: .*tenant_id = 'acme'.* AND \(event_type (~>=~|=) 'identity\.", plan), plan
+            assert re.search(r"Index Cond: .*tenant_id = 'acme'.* AND \(\(?event_type(\)::text)? (>=|=) 'identity\.", plan), plan
 
 
 def default_rows(database, table):

@@ -7,9 +7,9 @@
 enum { TEXT, NUMBER, TIME, COUNT };
 
 static const struct parameter rows[COUNT] = {
-    [TEXT] = {"text", PARAMETER_TEXT, 1, 8},
-    [NUMBER] = {"number", PARAMETER_NUMBER, 2, 1000},
-    [TIME] = {"time", PARAMETER_TIME, 0, 0},
+    [TEXT] = {"text", PARAMETER_TEXT, 1, 8, NULL},
+    [NUMBER] = {"number", PARAMETER_NUMBER, 2, 1000, NULL},
+    [TIME] = {"time", PARAMETER_TIME, 0, 0, NULL},
 };
 
 /* Reads the query from a copy of exactly its bytes. */
