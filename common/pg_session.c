@@ -17,6 +17,7 @@ static int settings_send(struct pg_connection *connection)
     snprintf(sql, sizeof(sql),
              "SET statement_timeout = %lld; SET lock_timeout = %lld; "
              "SET idle_in_transaction_session_timeout = %lld; SET TimeZone = 'UTC'; "
+             "SET default_transaction_isolation = 'read committed'; "
              "SET DateStyle = 'ISO, YMD'; SET bytea_output = 'hex'; "
              "SET client_min_messages = warning; SET standard_conforming_strings = on",
              statement_ms, statement_ms / 4 + 1, statement_ms);
