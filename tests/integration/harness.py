@@ -121,8 +121,7 @@ class Stack:
 
     def close(self):
         """Ends it, and complains about every part that had died and every report in a log."""
-        for client in self._clients:
-            client.close()
+        self.close_clients()
         dead = [name for name in all_parts(self.folder) if not self.runs(name)]
         try:
             self.down()
@@ -133,6 +132,11 @@ class Stack:
         assert not dead, f"died without being told to: {dead}; see {self.folder.log}"
         assert not broken, f"see {self.folder.log}:\n" + "\n".join(broken)
         shutil.rmtree(self.dir)
+
+    def close_clients(self):
+        """Ends the connections of all clients that were made here."""
+        while self._clients:
+            self._clients.pop().close()
 
     # -- its processes
 
