@@ -10,6 +10,12 @@
 #include <openssl/x509v3.h>
 
 static const char cipher_list[] = "ECDHE+AESGCM:ECDHE+CHACHA20";
+static const char groups[] = "X25519:P-256:P-384";
+/* SHA-256 or better. Some are of keys that no client may have (Ed448, P-521): whoever has one is to
+ * show its certificate and be told, and not to be taken for somebody without. */
+static const char client_signatures[] =
+    "ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512:ed25519:ed448:RSA-PSS+SHA256:RSA-PSS+SHA384:"
+    "RSA-PSS+SHA512:RSA+SHA256:RSA+SHA384:RSA+SHA512";
 
 enum { SECURITY_LEVEL = 2 };
 
@@ -25,7 +31,9 @@ SSL_CTX *tls_material_context(char *error, size_t error_size)
 {
     SSL_CTX *context = SSL_CTX_new(TLS_server_method());
 
-    if (!context || SSL_CTX_set_cipher_list(context, cipher_list) != 1) {
+    if (!context || SSL_CTX_set_cipher_list(context, cipher_list) != 1 ||
+        SSL_CTX_set1_groups_list(context, groups) != 1 ||
+        SSL_CTX_set1_client_sigalgs_list(context, client_signatures) != 1) {
         snprintf(error, error_size, "OpenSSL: %s", tls_error_text());
         SSL_CTX_free(context);
         return NULL;

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
@@ -23,7 +23,10 @@ KEY_KINDS = {
     "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
     "p384": lambda: ec.generate_private_key(ec.SECP384R1()),
     "p521": lambda: ec.generate_private_key(ec.SECP521R1()),
+    "secp256k1": lambda: ec.generate_private_key(ec.SECP256K1()),
+    "dsa2048": lambda: dsa.generate_private_key(2048),
     "ed25519": ed25519.Ed25519PrivateKey.generate,
+    "ed448": ed448.Ed448PrivateKey.generate,
     "rsa1024": lambda: rsa.generate_private_key(65537, 1024),
     "rsa2048": lambda: rsa.generate_private_key(65537, 2048),
 }
@@ -97,11 +100,11 @@ class Issuer:
                             usage=("key_cert_sign", "crl_sign"), uses=(), ends=now() + 3650 * DAY)
         return cls(certificate, key)
 
-    def intermediate(self, name):
-        """A new CA below this one."""
-        key = new_key()
-        certificate, *_ = self.issue(key, common_name=name, ca=True, usage=("key_cert_sign", "crl_sign"), uses=(),
-                                     ends=now() + 3650 * DAY)
+    def intermediate(self, name, key_kind="p256", **rules):
+        """A new CA below this one. For the rules see build()."""
+        key = new_key(key_kind)
+        rules = {"usage": ("key_cert_sign", "crl_sign"), "ends": now() + 3650 * DAY, **rules}
+        certificate, *_ = self.issue(key, common_name=name, ca=True, uses=(), **rules)
         return Issuer(certificate, key, self.path())
 
     def path(self):
@@ -140,17 +143,18 @@ def now():
 
 
 def build(public_key, subject, issuer, issuer_key, *, names=(), uses=(CLIENT,), usage=("digital_signature",), ca=False,
-          starts=None, ends=None, digest=hashes.SHA256()):
+          path_length=None, starts=None, ends=None, digest=hashes.SHA256(), more=()):
     """Signs one certificate.
 
     names: subject alternative names; uses: extended key usages (none: no extension); usage: keyUsage bits (None: no
-    extension); starts, ends: its dates in UTC (default: from a little ago, for a year).
+    extension); starts, ends: its dates in UTC (default: from a little ago, for a year); more: further extensions, each
+    critical.
     """
     starts = starts or now() - BACKDATED
     builder = (x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(public_key)
                .serial_number(x509.random_serial_number())
                .not_valid_before(starts).not_valid_after(ends or now() + 365 * DAY)
-               .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+               .add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
                .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
                .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()),
                               critical=False))
@@ -160,4 +164,6 @@ def build(public_key, subject, issuer, issuer_key, *, names=(), uses=(CLIENT,), 
         builder = builder.add_extension(x509.ExtendedKeyUsage(uses), critical=False)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(list(names)), critical=False)
+    for extension in more:
+        builder = builder.add_extension(extension, critical=True)
     return builder.sign(issuer_key, digest)
