@@ -6,13 +6,15 @@ import re
 import signal
 import ssl
 import time
+from datetime import timedelta
 
 import pytest
 from caf_dev.authority import (BACKDATED, DAY, SERVER, Issuer, certificate_pem, key_pem, new_key, now, server_names,
                                uri, write_file)
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from harness import Stack, check_error, request, unique, wait_for
+from harness import Stack, request, unique, wait_for
+from resuming import VERSIONS, Client
 
 LIVEZ = request("GET", "/livez")
 EVENTS = request("GET", "/v1/security/events")
@@ -182,6 +184,50 @@ def test_what_needs_a_restart_is_named_once(shared, frontd):
     named = [line for line in frontd.lines()[before:] if "need a restart" in line]
     assert len(named) == 1 and "workers.count" in named[0] and "limits.connections" in named[0], named
     assert len(shared.workers()) == 2
+
+
+def reasons(stack):
+    return {e["details"]["reason"] for e in stack.events("_system", event_type="auth.mtls_failure")}
+
+
+UNUSABLE = {
+    "of another CA alone": lambda issuer: Issuer.root("another").crl(),
+    "signed by somebody else": lambda issuer: Issuer(issuer.certificate, new_key()).crl(),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_without_a_list_of_its_issuer_no_client_is_let_in(shared, frontd, kind):
+    agent = shared.agent()
+    frontd.use_crl(UNUSABLE[kind](shared.issuer()))
+    frontd.take()
+    let_in_by_all(shared, agent.crt, agent.key, False)
+    wait_for(lambda: "unable to get certificate CRL" in reasons(shared))
+
+
+def test_a_list_that_runs_out_lets_nobody_in(shared, frontd):
+    agent, end = shared.agent(), now() + timedelta(seconds=4)
+    frontd.use_crl(shared.issuer().crl(ends=end))
+    frontd.take()
+    let_in_by_all(shared, agent.crt, agent.key, True)
+    wait_for(lambda: now() > end)
+    let_in_by_all(shared, agent.crt, agent.key, False)
+    wait_for(lambda: "CRL has expired" in reasons(shared))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_sessions_end_with_the_cas_and_crls_and_not_with_the_rest(shared, frontd, version):
+    crt, key = shared.cert(shared.operator_id("acme", unique("auditor")))
+    client, events = Client(shared, crt, key, version), EVENTS.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    assert [client.ask(events) for _ in range(2)] == [(200, False), (200, True)]
+    new_server_certificate(shared, frontd.server["p256"], shared.folder.tls / "server-p256.key")
+    frontd.conf.write_text(re.sub(r"(?m)^\*/auditor.*\n", "", frontd.conf.read_text()))
+    frontd.take()
+    wait_for(lambda: client.ask(events) == (403, True))  # with the role that it has now
+    frontd.use_crl(shared.issuer().crl())
+    frontd.take()
+    wait_for(lambda: Client(shared, crt, key, version).ask(events) == (403, False))
+    assert client.ask(events) == (403, False)
 
 
 # ---- what is broken ------------------------------------------------------------------------------

@@ -5,11 +5,11 @@ import os
 import signal
 import ssl
 import time
+from datetime import timedelta
 
 import pytest
-from caf_dev.authority import Issuer, now, new_key
+from caf_dev.authority import Issuer, new_key, now
 from cryptography import x509
-from datetime import timedelta
 from harness import Stack, check_registered, unique, wait_for
 from resuming import VERSIONS, Client, Session, s_client
 

@@ -1,6 +1,7 @@
 """What is no TLS, too much of it, too little or in the wrong place: each ends its connection in time, is counted, and
 nobody else notices."""
 
+import json
 import os
 import socket
 import ssl
@@ -9,7 +10,7 @@ import subprocess
 import time
 
 import pytest
-from harness import request, unique, wait_for
+from harness import request, wait_for
 from resuming import s_client
 
 LIVEZ = request("GET", "/livez")
@@ -168,6 +169,27 @@ def test_sslscan_finds_nothing_old(stack):
     assert groups == {"x25519", "secp256r1", "secp384r1"}, done.stdout
     assert "Session renegotiation not supported" in done.stdout
     assert done.stdout.count("not vulnerable to heartbleed") == 2
+
+
+# What testssl.sh is expected to complain about, and why nothing is to be done about it.
+EXPECTED = {
+    "cert_revocation": "a development CA publishes no CRL; whose certificates do, is for the server's own CA to say",
+}
+
+
+@pytest.mark.long
+def test_testssl_finds_nothing_to_complain_about(stack, tmp_path):
+    report = tmp_path / "report.json"
+    subprocess.run(["testssl", "--quiet", "--color", "0", "--warnings", "off", "--nodns", "none", "--ip", "127.0.0.1",
+                    "--add-ca", stack.env["CAF_CA"], "--protocols", "--std", "--pfs", "--server-preference",
+                    "--server-defaults", "--vulnerable", "--jsonfile", report, f"localhost:{stack.port}"],
+                   stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=900)
+    findings = json.loads(report.read_text())
+    found = {finding["id"].split()[0]: finding for finding in findings
+             if finding["severity"] not in ("OK", "INFO")}
+    assert set(found) == set(EXPECTED), found
+    seen = {finding["id"] for finding in findings}
+    assert {"TLS1_3", "heartbleed", "CCS", "ROBOT", "secure_client_renego", "LUCKY13", "ticketbleed"} <= seen, seen
 
 
 @pytest.fixture(autouse=True, scope="module")
