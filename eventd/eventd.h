@@ -38,6 +38,9 @@ extern const struct pg_statement eventd_statements[];
 
 /* ---- handlers of the dispatch table (main.c) ------------------------------------------------ */
 
+/* The table, ended by a row without a handler. */
+extern const struct ipc_handler eventd_handlers[];
+
 void eventd_note(void *daemon, struct ipc_reply_to to, const struct message *message);
 void eventd_collect(void *daemon, struct ipc_reply_to to, const struct message *message);
 void eventd_list(void *daemon, struct ipc_reply_to to, const struct message *message);

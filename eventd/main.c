@@ -21,32 +21,10 @@ static const struct config_option options[] = {
     CONFIG_END,
 };
 
-static const struct ipc_handler handlers[] = {
+const struct ipc_handler eventd_handlers[] = {
     {MSG_status_get, eventd_status}, {MSG_metrics_get, back_metrics},
     {MSG_event_note, eventd_note},   {MSG_event_collect, eventd_collect},
     {MSG_event_list, eventd_list},   {0, NULL},
-};
-
-static const char *handler_name(size_t n)
-{
-    return server_handler_name(handlers, n);
-}
-
-static const char *statement_name(size_t n)
-{
-    return eventd_statements[n].name;
-}
-
-static const struct metric_set IPC_HANDLER_SET = {"message", handler_name};
-static const struct metric_set PG_STATEMENT_SET = {"statement", statement_name};
-
-static const struct metric metrics[] = {
-#define METRIC_STRUCT struct eventd_metrics
-#include "common/metrics_back.def"
-#define METRIC METRIC_ROW
-#include "eventd/metrics.def"
-#undef METRIC
-    METRIC_END,
 };
 
 /* What the role may do, and at start is proven to be all that it may do. */
@@ -106,12 +84,13 @@ static const struct back_spec spec = {
     .default_file = CAF_SYSCONF "/eventd.conf",
     .self = PEER_EVENTD,
     .options = options,
-    .handlers = handlers,
+    .handlers = eventd_handlers,
     .statements = eventd_statements,
     .allowed = allowed,
     .after_drain = write_all,
     .close = close_all,
-    .metrics = metrics,
+    .metrics = eventd_metrics_table,
+    .update_metrics = eventd_update_metrics,
 };
 
 int main(int argc, char **argv)

@@ -16,9 +16,11 @@
 #include <stdlib.h>
 #include <uthash.h>
 
-static const struct {
-    const char *type, *severity;
-} event_types[] = {
+struct event_type {
+    const char *name, *severity;
+};
+
+static const struct event_type event_types[] = {
 #define EVENT(name, type, severity) {type, severity},
 #include "common/event_types.def"
 #undef EVENT
@@ -43,12 +45,20 @@ struct notes {
     struct held_note *held;
 };
 
-static const char *severity_of(struct str type)
+static const struct event_type *find_type(struct str name)
 {
     for (size_t i = 0; i < sizeof(event_types) / sizeof(event_types[0]); i++)
-        if (str_equal(type, str_from(event_types[i].type)))
-            return event_types[i].severity;
+        if (str_equal(name, str_from(event_types[i].name)))
+            return &event_types[i];
     return NULL;
+}
+
+/* As aggregate_take, counted by type. */
+static bool take(struct eventd *daemon, const struct request_id *id,
+                 const struct msg_event_note *note, const struct event_type *type)
+{
+    daemon->metrics.events_noted_total[type - event_types] += note->count;
+    return aggregate_take(daemon->aggregate, id, note, type->severity);
 }
 
 /* ---- answers -------------------------------------------------------------------------------- */
@@ -108,18 +118,18 @@ struct old_note {
     struct eventd *daemon;
     struct request_id id;
     struct msg_event_note note; /* its strings are this one's */
-    const char *severity;
+    const struct event_type *type;
 };
 
 static struct old_note *old_note_new(struct eventd *daemon, const struct message *message,
-                                     const char *severity)
+                                     const struct event_type *type)
 {
     struct old_note *old = memory_new(1, sizeof(*old));
     struct msg_event_note *note = &old->note;
     struct str *const strings[] = {&note->tenant_id, &note->event_type, &note->spiffe_id,
                                    &note->source_ip, &note->details,    &note->sample};
 
-    *old = (struct old_note){daemon, message->id, message->body.event_note, severity};
+    *old = (struct old_note){daemon, message->id, message->body.event_note, type};
     for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
         strings[i]->ptr = str_dup(*strings[i]);
     return old;
@@ -141,13 +151,13 @@ static void on_looked_up(void *arg, const struct pg_answer *answer)
     struct old_note *old = arg;
     bool stored = answer->outcome == PG_OK && answer->row_count > 0;
 
-    if (answer->outcome != PG_OK || stored ||
-        !aggregate_take(old->daemon->aggregate, &old->id, &old->note, old->severity))
+    if (answer->outcome != PG_OK || stored || !take(old->daemon, &old->id, &old->note, old->type))
         notes_settle(old->daemon, &old->id, answer);
     old_note_free(old);
 }
 
-static void look_up(struct eventd *daemon, const struct message *message, const char *severity)
+static void look_up(struct eventd *daemon, const struct message *message,
+                    const struct event_type *type)
 {
     const struct msg_event_note *note = &message->body.event_note;
     char id[UUID_TEXT_BYTES], occurred_ms[24];
@@ -157,7 +167,7 @@ static void look_up(struct eventd *daemon, const struct message *message, const 
     const struct str params[] = {str_from(id), note->tenant_id, note->event_type,
                                  str_from(occurred_ms)};
     insist_submit(daemon->insist, &eventd_statements[STATEMENT_KNOWN], params, on_looked_up,
-                  old_note_new(daemon, message, severity));
+                  old_note_new(daemon, message, type));
 }
 
 /* ---- for all -------------------------------------------------------------------------------- */
@@ -167,10 +177,10 @@ void eventd_note(void *arg, struct ipc_reply_to to, const struct message *messag
     struct eventd *daemon = arg;
     struct notes *notes = daemon->notes;
     const struct msg_event_note *body = &message->body.event_note;
-    const char *severity = severity_of(body->event_type);
+    const struct event_type *type = find_type(body->event_type);
     struct held_note *held = find_held(notes, &message->id);
 
-    if (!severity) {
+    if (!type) {
         ipc_fail(to, ERROR_VALIDATION, "this event is not frontd's to note");
     } else if (held) {
         add_asker(held, to);
@@ -178,8 +188,8 @@ void eventd_note(void *arg, struct ipc_reply_to to, const struct message *messag
         answer_done(to);
     } else if (body->occurred_at < notes->opened_at) {
         hold(notes, to);
-        look_up(daemon, message, severity);
-    } else if (aggregate_take(daemon->aggregate, &message->id, body, severity)) {
+        look_up(daemon, message, type);
+    } else if (take(daemon, &message->id, body, type)) {
         hold(notes, to);
     } else {
         answer_done(to);

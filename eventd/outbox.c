@@ -14,15 +14,38 @@
 
 enum { IDS_MAX = 16 };
 
+/* Counts the rows of the answer that name the type of an event that was moved; returns how many. */
+static int count_moved(struct eventd *daemon, const struct pg_answer *answer)
+{
+    int moved = 0;
+
+    for (int row = 0; row < answer->row_count; row++) {
+        struct str type = pg_value(answer, row, 0);
+
+        if (!type.ptr)
+            continue;
+        eventd_count_moved(&daemon->metrics, type);
+        moved++;
+    }
+    return moved;
+}
+
+struct collection {
+    struct eventd *daemon;
+    struct ipc_reply_to to;
+};
+
 static void on_collected(void *arg, const struct pg_answer *answer)
 {
-    struct ipc_reply_to *to = arg;
+    struct collection *collection = arg;
 
-    if (answer->outcome == PG_OK)
-        ipc_reply(*to, MSG_event_done, &(struct msg_event_done){});
-    else
-        back_fail(*to, answer);
-    free(to);
+    if (answer->outcome == PG_OK) {
+        count_moved(collection->daemon, answer);
+        ipc_reply(collection->to, MSG_event_done, &(struct msg_event_done){});
+    } else {
+        back_fail(collection->to, answer);
+    }
+    free(collection);
 }
 
 void eventd_collect(void *arg, struct ipc_reply_to to, const struct message *message)
@@ -31,6 +54,7 @@ void eventd_collect(void *arg, struct ipc_reply_to to, const struct message *mes
     const struct msg_event_collect *body = &message->body.event_collect;
     char ids[IDS_MAX * UUID_TEXT_BYTES];
     size_t count = body->ids.len / 16;
+    struct collection *collection = memory_new(1, sizeof(*collection));
 
     for (size_t i = 0; i < count; i++) {
         char *at = ids + i * UUID_TEXT_BYTES;
@@ -39,8 +63,9 @@ void eventd_collect(void *arg, struct ipc_reply_to to, const struct message *mes
         at[UUID_TEXT_BYTES - 1] = ',';
     }
     const struct str params[] = {body->tenant_id, {ids, count * UUID_TEXT_BYTES - 1}};
+    *collection = (struct collection){daemon, to};
     insist_submit(daemon->insist, &eventd_statements[STATEMENT_COLLECT], params, on_collected,
-                  memory_copy(&to, sizeof(to)));
+                  collection);
 }
 
 /* ---- sweeping ------------------------------------------------------------------------------- */
@@ -54,15 +79,29 @@ static void sweep_later(struct eventd *daemon)
     evtimer_add(daemon->sweep, &interval);
 }
 
+/* Takes the sweep's answer in; returns how many events it moved. */
+static int take_swept(struct eventd *daemon, const struct pg_answer *answer)
+{
+    int moved = count_moved(daemon, answer);
+
+    for (int row = 0; row < answer->row_count; row++) {
+        struct str age_ms = pg_value(answer, row, 1);
+
+        if (age_ms.ptr)
+            daemon->metrics.events_outbox_oldest_age_seconds = strtoull(age_ms.ptr, NULL, 10);
+    }
+    daemon->metrics.events_swept_total += (uint64_t)moved;
+    return moved;
+}
+
 static void on_swept(void *arg, const struct pg_answer *answer)
 {
     struct eventd *daemon = arg;
-    long long moved = answer->outcome == PG_OK ? atoll(pg_value(answer, 0, 0).ptr) : 0;
+    int moved = answer->outcome == PG_OK ? take_swept(daemon, answer) : 0;
 
     if (answer->outcome == PG_REFUSED)
         log_error("the outbox could not be swept", LOG_TEXT("sqlstate", answer->sqlstate),
                   LOG_TEXT("reason", answer->message));
-    daemon->metrics.events_swept_total += (uint64_t)moved;
     if (moved > 0)
         log_debug("events found in the outbox", LOG_NUMBER("moved", moved));
     if (moved >= daemon->options.outbox_sweep_max)

@@ -28,7 +28,7 @@ static const struct config_option options[] = {
     CONFIG_END,
 };
 
-static const struct ipc_handler handlers[] = {
+const struct ipc_handler registryd_handlers[] = {
     {MSG_status_get, registryd_status},
     {MSG_metrics_get, back_metrics},
     {MSG_mesh_register, registryd_register},
@@ -39,32 +39,6 @@ static const struct ipc_handler handlers[] = {
     {MSG_agent_list, registryd_list},
     {MSG_agent_get, registryd_get},
     {0, NULL},
-};
-
-static const char *handler_name(size_t n)
-{
-    return server_handler_name(handlers, n);
-}
-
-static const char *statement_name(size_t n)
-{
-    return registryd_statements[n].name;
-}
-
-static const struct metric_set IPC_HANDLER_SET = {"message", handler_name};
-static const struct metric_set PG_STATEMENT_SET = {"statement", statement_name};
-
-#define METRIC_SETS "registryd/metric_sets.def"
-#include "common/metric_set_names.h"
-#undef METRIC_SETS
-
-static const struct metric metrics[] = {
-#define METRIC_STRUCT struct registryd_metrics
-#include "common/metrics_back.def"
-#define METRIC METRIC_ROW
-#include "registryd/metrics.def"
-#undef METRIC
-    METRIC_END,
 };
 
 /* What the role may do, and at start is proven to be all that it may do: an agent's identity is
@@ -158,18 +132,6 @@ void registryd_deny_subscribe(void *arg, struct ipc_reply_to to, const struct me
     deny_list_subscribe(((struct registryd *)arg)->deny, to);
 }
 
-static void update_metrics(struct back *back)
-{
-    struct registryd *daemon = (struct registryd *)back;
-
-    daemon->metrics.registry_cache_agents = HASH_COUNT(daemon->cache.by_key);
-    daemon->metrics.registry_cache_evictions_total = daemon->cache.evictions;
-    daemon->metrics.registry_write_behind_agents = daemon->cache.dirty_count;
-    daemon->metrics.registry_hints_connected = daemon->hints && hints_connected(daemon->hints);
-    daemon->metrics.registry_feed_lag_seconds = (uint64_t)feed_lag_ms(daemon->feed);
-    daemon->metrics.registry_denied_identities = deny_list_count(daemon->deny);
-}
-
 /* ---- stopping: answer what was asked, then write what was noted ----------------------------- */
 
 /* Reads under way whose answer nobody waits for. */
@@ -212,11 +174,11 @@ static const struct back_spec spec = {
     .default_file = CAF_SYSCONF "/registryd.conf",
     .self = PEER_REGISTRYD,
     .options = options,
-    .handlers = handlers,
+    .handlers = registryd_handlers,
     .statements = registryd_statements,
     .allowed = allowed,
-    .metrics = metrics,
-    .update_metrics = update_metrics,
+    .metrics = registryd_metrics_table,
+    .update_metrics = registryd_update_metrics,
     .before_drain = before_drain,
     .after_drain = after_drain,
 };

@@ -54,7 +54,18 @@ extern const struct pg_statement registryd_statements[];
  * revoked. */
 void registryd_refuse_state(struct ipc_reply_to to, enum agent_state state);
 
+/* ---- metrics (metrics.c) -------------------------------------------------------------------- */
+
+/* The table of what registryd counts. */
+extern const struct metric registryd_metrics_table[];
+
+/* Sets what is not counted as it happens: for back_spec. */
+void registryd_update_metrics(struct back *back);
+
 /* ---- handlers of the dispatch table (main.c) ------------------------------------------------ */
+
+/* The table, ended by a row without a handler. */
+extern const struct ipc_handler registryd_handlers[];
 
 void registryd_register(void *daemon, struct ipc_reply_to to, const struct message *message);
 void registryd_heartbeat(void *daemon, struct ipc_reply_to to, const struct message *message);

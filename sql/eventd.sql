@@ -27,28 +27,32 @@ WHERE EXISTS (
       AND e.occurred_at = to_timestamp(i.occurred_ms / 1000.0));
 
 -- name: collect
--- Moves announced events out of the outbox: one statement, so that each is in exactly one of the two tables.
+-- Moves announced events out of the outbox: one statement, so that each is in exactly one of the two tables. Answers with
+-- the types of what it moved.
 WITH wanted AS (
-    SELECT i.tenant_id, id::uuid AS event_id
+    SELECT i.ord, i.tenant_id, id::uuid AS event_id
     FROM unnest($1::int[], $2::text[], $3::text[]) AS i(ord, tenant_id, ids)
     CROSS JOIN LATERAL unnest(string_to_array(i.ids, ',')) AS id
 ), moved AS (
     DELETE FROM identity_outbox o
     USING wanted w
     WHERE o.tenant_id = w.tenant_id AND o.event_id = w.event_id
-    RETURNING o.*
+    RETURNING w.ord, o.*
+), stored AS (
+    INSERT INTO security_events
+        (event_id, tenant_id, event_type, severity, spiffe_id, hostname, source_ip, trace_id, details,
+         count, occurred_at, recorded_at, node)
+    SELECT event_id, tenant_id, event_type, severity, spiffe_id, hostname, source_ip, trace_id, details,
+           1, occurred_at, now(), node
+    FROM moved
+    ON CONFLICT DO NOTHING
 )
-INSERT INTO security_events
-    (event_id, tenant_id, event_type, severity, spiffe_id, hostname, source_ip, trace_id, details,
-     count, occurred_at, recorded_at, node)
-SELECT event_id, tenant_id, event_type, severity, spiffe_id, hostname, source_ip, trace_id, details,
-       1, occurred_at, now(), node
-FROM moved
-ON CONFLICT DO NOTHING;
+SELECT ord, event_type FROM moved;
 
 -- name: sweep
 -- The same for what nobody announced, the oldest first: $1 rows at most, none of the last $2 seconds, which are being
--- announced just now: both statements at once could lock the same rows in opposite orders.
+-- announced just now: both statements at once could lock the same rows in opposite orders. One row has no type: how many
+-- milliseconds the oldest event had been in the outbox.
 WITH oldest AS (
     SELECT tenant_id, event_id
     FROM identity_outbox
@@ -69,7 +73,10 @@ WITH oldest AS (
     FROM moved
     ON CONFLICT DO NOTHING
 )
-SELECT count(*) FROM moved;
+SELECT event_type, NULL::bigint FROM moved
+UNION ALL
+SELECT NULL, COALESCE(GREATEST(extract(epoch FROM now() - min(occurred_at)) * 1000, 0), 0)::bigint
+FROM identity_outbox;
 
 -- name: list
 -- A tenant's events, newest first, then by id, both descending. The page begins behind ($3, $4), microseconds and id:

@@ -175,6 +175,46 @@ def test_a_refused_handshake_is_counted_by_what_was_wrong(stack):
                 pass
 
 
+def test_events_are_counted_by_type(stack):
+    agent = stack.agent()
+    wait_for(lambda: stack.rows("SELECT count(*) FROM identity_outbox") == [(0,)])
+    by = {of("events_noted_total", type="auth.mtls_success"): 1,
+          of("events_noted_total", type="auth.mtls_failure"): 0,
+          of("events_moved_total", type="identity.enrollment_success"): 2,
+          of("events_moved_total", type="identity.fingerprint_drift"): 1,
+          of("events_moved_total", type="identity.hostname_changed"): 1,
+          of("events_moved_total", type="other"): 0}
+    with grows(stack, by=by):
+        assert agent.register(machine_id_fingerprint="one").status_code == 201
+        assert agent.register(machine_id_fingerprint="two", hostname="elsewhere").status_code == 200
+        wait_for(lambda: len(stack.events("acme", spiffe_id=agent.spiffe_id)) == 5)
+    wait_for(lambda: scrape(stack).value("events_outbox_oldest_age_seconds") == 0)
+
+
+def test_events_that_nobody_announced_are_counted_when_they_are_found(make_stack):
+    """Announcements are lost while eventd is away and frontd ends; the outbox keeps the events, and grows old."""
+    own = make_stack("--workers", "1", sets=("eventd.outbox.sweep_seconds=3600",))
+    own.stop("eventd")
+    for agent in [own.agent() for _ in range(3)]:
+        assert agent.register().status_code == 201
+    own.kill("frontd")
+    own.start("eventd")  # sweeps once, and finds them too young
+
+    def outbox():
+        wait_for(lambda: scrape(own).value("database_statement_duration_seconds_count", daemon="eventd",
+                                           statement="sweep") == 1)
+        sample = scrape(own)
+        return (sample.value("events_swept_total"), sample.value("events_moved_total", type="identity.enrollment_success"),
+                sample.value("events_outbox_oldest_age_seconds"))
+
+    swept, moved, age = outbox()
+    assert (swept, moved) == (0, 0) and 0 < age < 600
+    own.rows("UPDATE identity_outbox SET occurred_at = occurred_at - interval '2 hours' RETURNING 1")
+    own.restart("eventd")
+    swept, moved, age = outbox()
+    assert (swept, moved) == (3, 3) and 7200 < age < 7800
+
+
 def test_how_things_stand(stack):
     clients = [stack.client() for _ in range(3)]
     before = scrape(stack).value("connections")
