@@ -131,7 +131,7 @@ demo: deps ## the story: an agent, over real mTLS, becomes a row that nobody els
 
 bench: deps ## how fast caf is, with nginx beside it; SECONDS=10 makes each of its runs longer (default: 2)
 	@$(MAKE) --no-print-directory all $(LOAD)
-	@tests/bench/run $(if $(SECONDS),--seconds $(SECONDS))
+	@tests/bench/run $(if $(filter-out file,$(origin SECONDS)),--seconds $(SECONDS))
 
 check: deps ## every test, under the sanitizers; ends in "N passed, N failed"
 	@$(MAKE) --no-print-directory all
