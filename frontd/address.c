@@ -95,13 +95,13 @@ static bool has_bits_behind(const struct network *network)
 
 bool network_parse(struct str text, struct network *network)
 {
-    const char *slash = memchr(text.ptr, '/', text.len);
+    const char *slash = text.ptr ? memchr(text.ptr, '/', text.len) : NULL;
     struct str base = {text.ptr, slash ? (size_t)(slash - text.ptr) : text.len};
-    bool dotted = !memchr(base.ptr, ':', base.len);
+    bool dotted = slash && !memchr(base.ptr, ':', base.len);
     long long bits;
 
     network->bits = ALL_BITS;
-    if (!address_parse(base, &network->base))
+    if (!text.ptr || !address_parse(base, &network->base))
         return false;
     if (!slash)
         return true;

@@ -76,12 +76,6 @@ static void write_answer(struct exchange *exchange, int status, const struct ext
     struct connection *connection = connection_of(exchange);
     struct evbuffer *out = connection_output(connection);
 
-    if (evbuffer_get_length(body) > connection_room(connection)) {
-        evbuffer_free(body);
-        admission_count(&exchange->worker->admission, REFUSAL_answer_bytes);
-        exchange_fail(exchange, ERROR_INTERNAL, "the answer is too long for this server", NULL);
-        return;
-    }
     evbuffer_add_printf(out,
                         "HTTP/1.1 %d %s\r\n"
                         "Content-Type: application/json\r\n"
@@ -120,6 +114,12 @@ void exchange_answer(struct exchange *exchange, int status, const char *format, 
     va_start(args, format);
     evbuffer_add_vprintf(body, format, args);
     va_end(args);
+    if (evbuffer_get_length(body) > connection_room(connection_of(exchange))) {
+        evbuffer_free(body);
+        admission_count(&exchange->worker->admission, REFUSAL_answer_bytes);
+        exchange_fail(exchange, ERROR_INTERNAL, "the answer is too long for this server", NULL);
+        return;
+    }
     count_answer(exchange, status < 400 ? ERROR_NONE : ERROR_UNAVAILABLE);
     write_answer(exchange, status, &(struct extra_fields){0}, body);
 }

@@ -80,11 +80,11 @@ static struct address believe(const struct networks *trusted, const struct addre
 /* Appends what still fits; false: it was cut. */
 static bool append(char *claimed, const char *piece)
 {
-    size_t used = strlen(claimed);
+    size_t used = strlen(claimed), more = strlen(piece);
 
-    if (used + strlen(piece) > SOURCE_CLAIMED_MAX)
+    if (used + more > SOURCE_CLAIMED_MAX)
         return false;
-    strcpy(claimed + used, piece);
+    memcpy(claimed + used, piece, more + 1);
     return true;
 }
 
