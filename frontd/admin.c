@@ -11,12 +11,13 @@
 
 #include <errno.h>
 #include <event2/bufferevent.h>
+#include <event2/listener.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <utlist.h>
 
-enum { CLIENTS_MAX = 16, LIFE_MS = 10000 };
+enum { CLIENTS_MAX = 16, LIFE_MS = 10000, PAUSE_MS = 500 };
 
 struct admin_client {
     struct admin *admin;
@@ -30,8 +31,8 @@ struct admin_client {
 
 struct admin {
     struct worker *worker;
-    int listener;
-    struct event *acceptable;
+    struct evconnlistener *listener; /* NULL: accepts no more */
+    struct event *accept_again;
     struct admin_client *clients;
     size_t client_count;
 };
@@ -172,40 +173,62 @@ static void client_open(struct admin *admin, int fd)
 
 /* ---- the listener --------------------------------------------------------------------------- */
 
-static void on_acceptable(evutil_socket_t listener, short what, void *arg)
+static void on_accepted(struct evconnlistener *listener, evutil_socket_t fd,
+                        struct sockaddr *address, int len, void *arg)
 {
     struct admin *admin = arg;
-    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
-    (void)what;
-    if (fd < 0)
-        return;
+    (void)listener;
+    (void)address;
+    (void)len;
     if (admin->client_count >= CLIENTS_MAX)
         close(fd);
     else
         client_open(admin, fd);
 }
 
+/* Out of descriptors, as a rule: asking again at once would ask, and log, without end. */
+static void on_accept_failed(struct evconnlistener *listener, void *arg)
+{
+    struct admin *admin = arg;
+    struct timeval pause = clock_timeval(PAUSE_MS);
+
+    log_error("cannot accept", LOG_TEXT("error", strerror(errno)));
+    evconnlistener_disable(listener);
+    event_add(admin->accept_again, &pause);
+}
+
+static void on_accept_again(evutil_socket_t fd, short what, void *arg)
+{
+    struct admin *admin = arg;
+
+    (void)fd;
+    (void)what;
+    evconnlistener_enable(admin->listener);
+}
+
 struct admin *admin_open(struct worker *worker, int listener)
 {
+    struct event_base *base = worker->service.base;
     struct admin *admin = memory_new(1, sizeof(*admin));
 
-    *admin = (struct admin){.worker = worker, .listener = listener};
-    admin->acceptable =
-        event_new(worker->service.base, listener, EV_READ | EV_PERSIST, on_acceptable, admin);
-    if (!admin->acceptable)
+    admin->worker = worker;
+    admin->listener = evconnlistener_new(
+        base, on_accepted, admin, LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC, 0, listener);
+    admin->accept_again = evtimer_new(base, on_accept_again, admin);
+    if (!admin->listener || !admin->accept_again)
         log_fatal("out of memory");
-    event_add(admin->acceptable, NULL);
+    evconnlistener_set_error_cb(admin->listener, on_accept_failed);
     return admin;
 }
 
 void admin_stop(struct admin *admin)
 {
-    if (!admin || !admin->acceptable)
+    if (!admin || !admin->listener)
         return;
-    event_free(admin->acceptable);
-    admin->acceptable = NULL;
-    close(admin->listener);
+    event_free(admin->accept_again);
+    evconnlistener_free(admin->listener);
+    admin->listener = NULL;
 }
 
 void admin_close(struct admin *admin)

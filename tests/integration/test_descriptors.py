@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -57,6 +58,26 @@ def test_a_backend_that_came_back_meanwhile_is_found(narrow):
         time.sleep(1)
     answer = wait_for(lambda: (got := agent.register()).status_code == 201 and got, seconds=20)
     assert answer
+
+
+def processor_seconds(pid):
+    """What the process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_who_asks_for_metrics_meanwhile_waits_without_a_loop(narrow):
+    worker, = narrow.workers()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(15)
+        with crowd(narrow):
+            wait_for(lambda: complaints(narrow))
+            client.connect(narrow.env["CAF_METRICS_SOCKET"])
+            client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            before = processor_seconds(worker)
+            time.sleep(2)
+            assert processor_seconds(worker) - before < 1
+        assert client.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
 
 
 def test_a_crowd_at_the_limit_fills_no_log(make_stack):
