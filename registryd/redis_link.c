@@ -212,7 +212,7 @@ struct redis_link *redis_link_open(struct event_base *base, const char *socket, 
     link->ended = evtimer_new(base, on_ended, link);
     if (!link->reader || !link->readable || !link->pause || !link->ended)
         log_fatal("out of memory");
-    redisReaderSetPrivdata(link->reader, &link->reply);
+    link->reader->privdata = &link->reply; /* the macro for it casts a pointer to int */
     event_add(link->readable, NULL);
     return link;
 }
