@@ -45,7 +45,6 @@ struct notes {
     struct ipc_client *eventd;
     struct kept kept[NOTE_TYPES];
     struct told *told; /* and not answered yet */
-    uint64_t kept_ever, lost;
     struct event *again;
 };
 
@@ -89,10 +88,9 @@ static void on_told(void *arg, const struct message *answer)
         keep(notes, told->type, told->count, told->occurred_at);
     } else {
         if (answer->type == MSG_fail) {
-            notes->lost += told->count;
             notes->worker->metrics->events_lost_total += told->count;
             log_warn("eventd refused an event", LOG_STR("reason", answer->body.fail.message),
-                     LOG_NUMBER("lost", (long long)notes->lost));
+                     LOG_NUMBER("count", (long long)told->count));
         }
         tell_kept(notes);
     }
@@ -122,12 +120,13 @@ static bool tell(struct notes *notes, enum note_type type, struct msg_event_note
 
 static void tell_or_keep(struct notes *notes, enum note_type type, struct msg_event_note *note)
 {
+    uint64_t *told_late = &notes->worker->metrics->events_told_late_total;
+
     if (tell(notes, type, note))
         return;
-    notes->kept_ever += note->count;
+    *told_late += note->count;
     log_warn("an event is counted and told later: eventd is away and too many wait",
-             LOG_TEXT("type", type_names[type]),
-             LOG_NUMBER("told_late", (long long)notes->kept_ever));
+             LOG_TEXT("type", type_names[type]), LOG_NUMBER("told_late", (long long)*told_late));
     keep(notes, type, note->count, note->occurred_at);
 }
 
@@ -232,16 +231,6 @@ void notes_handshake(struct worker *worker, const struct tls_peer *peer, const c
 bool notes_settled(const struct notes *notes)
 {
     return !notes->told && count_kept(notes) == 0;
-}
-
-uint64_t notes_kept(const struct notes *notes)
-{
-    return notes->kept_ever;
-}
-
-uint64_t notes_lost(const struct notes *notes)
-{
-    return notes->lost;
 }
 
 struct notes *notes_new(struct worker *worker, struct ipc_client *eventd)

@@ -22,12 +22,6 @@ void notes_handshake(struct worker *worker, const struct tls_peer *peer, const c
 /* Whether eventd has answered all. */
 bool notes_settled(const struct notes *notes);
 
-/* Events told late, because eventd was away and too many waited. */
-uint64_t notes_kept(const struct notes *notes);
-
-/* Events that eventd refused, or that were untold at the end. */
-uint64_t notes_lost(const struct notes *notes);
-
 /* Says how many are untold. */
 void notes_free(struct notes *notes);
 
