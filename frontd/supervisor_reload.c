@@ -31,9 +31,11 @@ static bool is_reloadable(const struct config_option *option)
 
 static void wait_for_interval(struct supervisor *supervisor)
 {
-    struct timeval interval = clock_timeval(supervisor->options.tls_reload_seconds * 1000);
+    bool again = supervisor->reload.again; /* then at once */
+    int64_t seconds = again ? 0 : supervisor->options.tls_reload_seconds;
+    struct timeval interval = clock_timeval(seconds * 1000);
 
-    if (supervisor->options.tls_reload_seconds > 0)
+    if (seconds > 0 || again)
         event_add(supervisor->reload.interval, &interval);
     else
         event_del(supervisor->reload.interval);
@@ -42,15 +44,12 @@ static void wait_for_interval(struct supervisor *supervisor)
 static void finish(struct supervisor *supervisor)
 {
     struct supervisor_reload *reload = &supervisor->reload;
-    bool again = reload->again;
 
     config_free(frontd_option_table, &reload->options);
     reload->options = (struct frontd_options){0};
     supervisor_free_material(&reload->material);
-    reload->running = reload->by_signal = reload->again = false;
+    reload->running = reload->by_signal = false;
     wait_for_interval(supervisor);
-    if (again)
-        supervisor_reload(supervisor, true);
 }
 
 /* What nobody has mended since it was last said is said again only to somebody who asks. */
@@ -213,9 +212,13 @@ void supervisor_reload(struct supervisor *supervisor, bool by_signal)
 
 static void on_interval(evutil_socket_t fd, short what, void *arg)
 {
+    struct supervisor *supervisor = arg;
+    bool by_signal = supervisor->reload.again;
+
     (void)fd;
     (void)what;
-    supervisor_reload(arg, false);
+    supervisor->reload.again = false;
+    supervisor_reload(supervisor, by_signal);
 }
 
 void supervisor_start_reloading(struct supervisor *supervisor)

@@ -128,6 +128,24 @@ def test_what_has_not_changed_does_nothing(shared, frontd):
     assert "certificates=unchanged" in line and "ca_and_crls=unchanged" in line and "roles=unchanged" in line
 
 
+def test_a_signal_during_a_reload_is_not_lost(shared, frontd):
+    """The keeper, who is asked about a new certificate, does not answer: another signal comes, with news of its own."""
+    new_server_certificate(shared, frontd.server["p256"], shared.folder.tls / "server-p256.key")
+    before = len(frontd.lines())
+    os.kill(shared.pid("keeper"), signal.SIGSTOP)
+    try:
+        os.kill(shared.pid("frontd"), signal.SIGHUP)
+        time.sleep(0.3)
+        frontd.use_crl(shared.issuer().crl())
+        os.kill(shared.pid("frontd"), signal.SIGHUP)
+        time.sleep(0.3)
+        assert not [line for line in frontd.lines()[before:] if ENDED.search(line)]
+    finally:
+        os.kill(shared.pid("keeper"), signal.SIGCONT)
+    ended = wait_for(lambda: (lines := [line for line in frontd.lines()[before:] if ENDED.search(line)])[1:] and lines)
+    assert "certificates=new ca_and_crls=unchanged" in ended[0] and "certificates=unchanged ca_and_crls=new" in ended[1]
+
+
 def test_a_revoked_client_is_cut_and_the_others_stay(shared, frontd):
     good, bad = shared.agent(), shared.agent()
     revoked = x509.load_pem_x509_certificate(open(bad.crt, "rb").read())

@@ -171,10 +171,9 @@ def test_sslscan_finds_nothing_old(stack):
     assert done.stdout.count("not vulnerable to heartbleed") == 2
 
 
-# What testssl.sh is expected to complain about, and why nothing is to be done about it.
-EXPECTED = {
-    "cert_revocation": "a development CA publishes no CRL; whose certificates do, is for the server's own CA to say",
-}
+# What testssl.sh complains about; the reasons are in docs/ARCHITECTURE.md. The second depends on the machine's speed.
+EXPECTED = {"cert_revocation"}
+POSSIBLE = {"sessionresumption_ticket"}
 
 
 @pytest.mark.long
@@ -187,7 +186,7 @@ def test_testssl_finds_nothing_to_complain_about(stack, tmp_path):
     findings = json.loads(report.read_text())
     found = {finding["id"].split()[0]: finding for finding in findings
              if finding["severity"] not in ("OK", "INFO")}
-    assert set(found) == set(EXPECTED), found
+    assert set(found) - POSSIBLE == EXPECTED, found
     seen = {finding["id"] for finding in findings}
     assert {"TLS1_3", "heartbleed", "CCS", "ROBOT", "secure_client_renego", "LUCKY13", "ticketbleed"} <= seen, seen
 
