@@ -119,6 +119,11 @@ def metric(node, name):
 
 
 def wait_for_reads(node, count=2):
-    """Returns when the node has read the feed that many times more: what was committed before is applied then."""
+    """Has the node read the feed that many times more: what was committed before is applied then."""
     goal = metric(node, "feed_reads_total") + count
-    seconds_until(lambda: metric(node, "feed_reads_total") >= goal)
+
+    def is_read():
+        publish(node)
+        return metric(node, "feed_reads_total") >= goal
+
+    seconds_until(is_read)

@@ -239,14 +239,24 @@ def test_a_worker_keeps_its_list_while_registryd_is_away(stack, revoked):
 # ---- the list as a whole ----------------------------------------------------------------------------
 
 
+def add_revoked(stack, count):
+    """Rows of the tenant `many` that were never anything else."""
+    with transaction(stack) as cursor:
+        cursor.execute("""INSERT INTO agent_registry (tenant_id, spiffe_id, agent_id, hostname, state)
+                          SELECT 'many', 'spiffe://' || %s || '/agent/many/many-' || i, 'many-' || i, 'h', 'revoked'
+                          FROM generate_series(0, %s) AS i""", (stack.trust_domain, count - 1))
+    publish(stack)
+
+
 def test_an_identity_leaves_the_list_by_a_whole_load_alone(make_stack):
     """And a load that is older than an addition does not undo it."""
     stack = make_stack(sets=(*FAST, "registryd.feed.reload_seconds=1", "registryd.feed.rows_per_read=1"))
-    back, gone = stack.agent(), [stack.agent() for _ in range(10)]
+    add_revoked(stack, 300)  # so that a load is under way most of the time, and has passed the tenant of the others
+    back, gone = stack.agent(), [stack.agent()]
     for one in (back, *gone):
         one.register()
         set_state(stack, one, "revoked", told=True)
-    wait_for(lambda: metric(stack, "denied_identities") == 11)
+    wait_for(lambda: metric(stack, "denied_identities") == 302)
     with trying(stack, gone[0]):
         with transaction(stack) as cursor:
             cursor.execute("UPDATE agent_registry SET state = 'active' WHERE spiffe_id = %s", (back.spiffe_id,))
@@ -257,9 +267,9 @@ def test_an_identity_leaves_the_list_by_a_whole_load_alone(make_stack):
             set_state(stack, one, "revoked", told=True)
             wait_for(lambda: not gets_in(stack, one))
             gone.append(one)
-    assert metric(stack, "denied_identities") == 20
+    assert metric(stack, "denied_identities") == 311
     assert not any(gets_in(stack, one) for one in gone)
-    assert "identities left the deny list" in stack.log("registryd")
+    assert stack.log("registryd").count("identities left the deny list") == 1
 
 
 def test_a_list_beyond_its_bound_refuses_by_request(make_stack):
@@ -282,11 +292,7 @@ def test_many_revoked_identities(make_stack, many):
     stack = make_stack()
     agent, last = stack.agent(), stack.agent(f"many-{many - 1}", tenant="many")
     agent.register()
-    with transaction(stack) as cursor:
-        cursor.execute("""INSERT INTO agent_registry (tenant_id, spiffe_id, agent_id, hostname, state)
-                          SELECT 'many', 'spiffe://' || %s || '/agent/many/many-' || i, 'many-' || i, 'h', 'revoked'
-                          FROM generate_series(0, %s) AS i""", (stack.trust_domain, many - 1))
-    publish(stack)
+    add_revoked(stack, many)
     slowest, beats = 0, 0
     while metric(stack, "denied_identities") < many:
         began = time.monotonic()
