@@ -25,9 +25,8 @@ enum {
 };
 
 struct deny_entry {
-    UT_hash_handle hh;
-    struct deny_entry *prev, *next; /* the order of coming */
-    uint64_t load;                  /* the last load that found it, or during which it came */
+    UT_hash_handle hh; /* iterates in the order of coming */
+    uint64_t load;     /* the last load that found it, or during which it came */
     uint64_t serial;
     size_t len;
     char key[]; /* as it is pushed: tenant_id, NUL, spiffe_id, NUL */
@@ -42,7 +41,7 @@ struct deny_subscriber {
 
 struct deny_list {
     struct registryd *daemon;
-    struct deny_entry *by_key, *in_order;
+    struct deny_entry *entries;
     uint64_t serial; /* of the list: moves with each change */
     struct deny_subscriber *subscribers;
     struct event *push_timer, *load_timer;
@@ -74,7 +73,7 @@ static bool push_frame(const struct deny_list *deny, struct deny_subscriber *sub
     while ((entry = subscriber->place) && frame.ids.len + entry->len <= sizeof(ids)) {
         memcpy(ids + frame.ids.len, entry->key, entry->len);
         frame.ids.len += entry->len;
-        subscriber->place = entry->next;
+        subscriber->place = entry->hh.next;
     }
     subscriber->begins = false;
     frame.last = !subscriber->place;
@@ -120,7 +119,7 @@ static void push_soon(struct deny_list *deny)
 static void begin_anew(struct deny_list *deny, struct deny_subscriber *subscriber)
 {
     subscriber->begins = true;
-    subscriber->place = deny->in_order;
+    subscriber->place = deny->entries;
     push_soon(deny);
 }
 
@@ -175,13 +174,6 @@ static struct deny_entry *entry_new(struct str tenant_id, struct str spiffe_id)
     return entry;
 }
 
-static void entry_free(struct deny_list *deny, struct deny_entry *entry)
-{
-    HASH_DEL(deny->by_key, entry);
-    DL_DELETE(deny->in_order, entry);
-    free(entry);
-}
-
 static bool has_room(const struct deny_list *deny)
 {
     return deny_list_count(deny) < (size_t)deny->daemon->options.deny_identities_max;
@@ -203,8 +195,7 @@ static void entry_append(struct deny_list *deny, struct deny_entry *entry)
     struct deny_subscriber *subscriber;
 
     entry->serial = ++deny->serial;
-    HASH_ADD(hh, deny->by_key, key, entry->len, entry);
-    DL_APPEND(deny->in_order, entry);
+    HASH_ADD(hh, deny->entries, key, entry->len, entry);
     if (!deny->loaded)
         return;
     DL_FOREACH(deny->subscribers, subscriber)
@@ -219,7 +210,7 @@ bool deny_list_add(struct deny_list *deny, struct str tenant_id, struct str spif
 {
     struct deny_entry *entry = entry_new(tenant_id, spiffe_id), *known;
 
-    HASH_FIND(hh, deny->by_key, entry->key, entry->len, known);
+    HASH_FIND(hh, deny->entries, entry->key, entry->len, known);
     if (!known && has_room(deny)) {
         entry->load = deny->load;
         entry_append(deny, entry);
@@ -249,11 +240,12 @@ static size_t remove_unfound(struct deny_list *deny)
     struct deny_entry *entry, *next;
     size_t removed = 0;
 
-    DL_FOREACH_SAFE(deny->in_order, entry, next)
+    HASH_ITER(hh, deny->entries, entry, next)
     {
         if (entry->load == deny->load)
             continue;
-        entry_free(deny, entry);
+        HASH_DEL(deny->entries, entry);
+        free(entry);
         removed++;
     }
     return removed;
@@ -380,7 +372,7 @@ bool deny_list_is_whole(const struct deny_list *deny)
 
 size_t deny_list_count(const struct deny_list *deny)
 {
-    return HASH_COUNT(deny->by_key);
+    return HASH_COUNT(deny->entries);
 }
 
 bool deny_list_is_full(const struct deny_list *deny)
@@ -416,9 +408,14 @@ void deny_list_stop(struct deny_list *deny)
 
 void deny_list_close(struct deny_list *deny)
 {
+    struct deny_entry *entry, *next;
+
     deny_list_stop(deny);
-    while (deny->in_order)
-        entry_free(deny, deny->in_order);
+    HASH_ITER(hh, deny->entries, entry, next)
+    {
+        HASH_DEL(deny->entries, entry);
+        free(entry);
+    }
     event_free(deny->push_timer);
     event_free(deny->load_timer);
     free(deny->tenant_id);
