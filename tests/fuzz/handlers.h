@@ -11,7 +11,8 @@
 static int outcomes; /* of the exchange under way: called, or refused with an error */
 
 static const struct route routes[] = {
-#define ROUTE(method, path, permission, handler) {method, path, permission, handler},
+#define ROUTE(method, path, permission, handler)                                                   \
+    {ROUTE_##handler, method, path, permission, handler},
 #include "frontd/routes.def"
 #undef ROUTE
 };
@@ -44,9 +45,9 @@ static inline void run_handler(struct exchange *exchange, unsigned pick)
     free(exchange->state);
 }
 
-bool exchange_call(struct exchange *exchange, size_t slot, enum proto_peer peer,
-                   enum message_type type, const void *body, enum exchange_patience patience,
-                   exchange_answer_fn *answer)
+bool exchange_try_call(struct exchange *exchange, size_t slot, enum proto_peer peer,
+                       enum message_type type, const void *body, enum exchange_patience patience,
+                       exchange_answer_fn *answer)
 {
     const struct request_id id = {{0}};
     struct message message;
@@ -61,6 +62,13 @@ bool exchange_call(struct exchange *exchange, size_t slot, enum proto_peer peer,
     free(frame.bytes);
     outcomes++;
     return true;
+}
+
+bool exchange_call(struct exchange *exchange, size_t slot, enum proto_peer peer,
+                   enum message_type type, const void *body, enum exchange_patience patience,
+                   exchange_answer_fn *answer)
+{
+    return exchange_try_call(exchange, slot, peer, type, body, patience, answer);
 }
 
 void exchange_fail(struct exchange *exchange, enum error_code code, const char *message,
