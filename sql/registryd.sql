@@ -259,11 +259,11 @@ LEFT JOIN changed c ON c.ord = i.ord;
 -- A tenant's agents, newest heartbeat first, then by SPIFFE ID, both descending; those never heard from are last. The
 -- page begins behind ($6, $7), microseconds and SPIFFE ID: a cursor's (never heard from: no microseconds), or the upper
 -- bound of the heartbeat, whichever comes later in the list; $5, milliseconds, is that bound again, for the total.
--- Absent ones are NULL. Each state is a range of an index that is in the order of the list, and so is each hostname: of
--- each, no more is read than a page shows. The total, when $9 asks for it, comes in every row; where the page is empty,
--- one row without an agent carries it.
+-- Absent ones are NULL. Each state is a range of an index that is in the order of the list, and each hostname is one of
+-- another, whatever the states: of each range, no more is read than a page shows. The total, when $9 asks for it, comes
+-- in every row; where the page is empty, one row without an agent carries it.
 WITH wanted AS NOT MATERIALIZED (
-    SELECT *
+    SELECT *, CASE WHEN $2::text IS NULL AND $3::text IS NOT NULL THEN 'hostname' ELSE state END AS range
     FROM agent_registry
     WHERE tenant_id = $1
       AND ($2::text IS NULL OR state = $2)
@@ -271,11 +271,11 @@ WITH wanted AS NOT MATERIALIZED (
       AND ($4::text IS NULL OR machine_id_fingerprint = $4)
 ), page AS (
     SELECT chosen.spiffe_id, chosen.last_heartbeat
-    FROM (VALUES ('active'), ('quarantined'), ('revoked'), ('deregistered')) AS each (state)
+    FROM (VALUES ('active'), ('quarantined'), ('revoked'), ('deregistered'), ('hostname')) AS each (range)
     CROSS JOIN LATERAL (
         (SELECT spiffe_id, last_heartbeat
          FROM wanted
-         WHERE state = each.state
+         WHERE range = each.range
            AND (last_heartbeat, spiffe_id)
                < (COALESCE(to_timestamp($6::bigint / 1000000.0),
                            CASE WHEN $7::text IS NULL THEN 'infinity'::timestamptz ELSE '-infinity' END),
@@ -285,12 +285,12 @@ WITH wanted AS NOT MATERIALIZED (
         UNION ALL
         (SELECT spiffe_id, NULL
          FROM wanted
-         WHERE state = each.state AND last_heartbeat IS NULL
+         WHERE range = each.range AND last_heartbeat IS NULL
            AND ($6::bigint IS NOT NULL OR $7::text IS NULL OR spiffe_id < $7)
          ORDER BY last_heartbeat DESC, spiffe_id DESC
          LIMIT $8::bigint)) AS chosen
-    WHERE ($2::text IS NULL OR each.state = $2)
-      AND ($4::text IS NULL OR EXISTS (SELECT FROM wanted WHERE state = each.state))
+    WHERE ($2::text IS NULL OR each.range = $2)
+      AND ($4::text IS NULL OR EXISTS (SELECT FROM wanted WHERE range = each.range))
     ORDER BY chosen.last_heartbeat DESC NULLS LAST, chosen.spiffe_id DESC
     LIMIT $8::bigint
 ), whole AS (

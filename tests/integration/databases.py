@@ -112,9 +112,9 @@ class Database:
         return None
 
 
-def statements(folder):
-    """The named statements of selftest.sql."""
-    blocks = re.split(r"^-- name: *", (folder / "selftest.sql").read_text(), flags=re.M)[1:]
+def statements(folder, file="selftest.sql"):
+    """The named statements of a file."""
+    blocks = re.split(r"^-- name: *", (folder / file).read_text(), flags=re.M)[1:]
     named = (block.partition("\n") for block in blocks)
     return {name.strip(): text.strip().removesuffix(";") for name, _, text in named}
 

@@ -278,7 +278,7 @@ class Stack:
 
 
 class Agent:
-    """An agent: its identity, its certificate's files, its client, and the three things it can ask."""
+    """An agent: its identity, its certificate's files, its client, and what it can ask."""
 
     def __init__(self, stack, tenant, name):
         self.tenant, self.name = tenant, name
@@ -296,6 +296,9 @@ class Agent:
 
     def self(self):
         return self.client.get("/v1/mesh/self")
+
+    def deregister(self):
+        return self.client.post("/v1/mesh/deregister")
 
 
 # ---- answers -------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """GET /v1/security/events: who reads what, filters, pages (contract, Routes and Security events)."""
 
 import datetime
+import uuid
 
 import pytest
 from harness import EVENT_MEMBERS, TIME, check_error, unique, wait_for
+from psycopg2.extras import execute_values
 
 EVENTS = "/v1/security/events"
 
@@ -159,6 +161,118 @@ def test_since_and_until_together(filled):
 ], ids=lambda q: f"{list(q)[0]}={list(q.values())[0][:20]}")
 def test_a_wrong_query_parameter_is_named(filled, query):
     check_error(filled.auditor.get(EVENTS, params=query), 400, "VALIDATION", names=list(query)[0])
+
+
+class History:
+    """A tenant's events as rows: of every type and severity, two identities, over three years, many at one moment."""
+
+    TYPES = {"auth.mtls_success": "info", "auth.mtls_failure": "warn", "identity.revoked": "critical",
+             "identity.split_brain": "error", "identityx": "info", "": "info", "\u00e9\U0010ffff": "warn"}
+
+    def __init__(self, stack):
+        self.tenant = unique("history")
+        types, start = list(self.TYPES), datetime.datetime(2024, 1, 1, tzinfo=datetime.timezone.utc)
+        self.rows = [{
+            "event_id": str(uuid.UUID(int=7919 * (i + 1) % 1009 + 2**64 * i)), "event_type": types[i % 7],
+            "severity": "error" if i == 350 else self.TYPES[types[i % 7]],
+            "spiffe_id": None if i % 11 == 0 else f"spiffe://td/agent/{'quiet' if i % 50 == 7 else 'loud'}",
+            "occurred_at": start + datetime.timedelta(days=i // 8 * 8 * 1.1, microseconds=i // 8),
+        } for i in range(980)]
+        with stack.db() as link, link.cursor() as cursor:
+            for tenant in (self.tenant, unique("history")):
+                execute_values(cursor, "INSERT INTO security_events (tenant_id, event_id, event_type, severity, spiffe_id, "
+                               "occurred_at) VALUES %s", [(tenant, *row.values()) for row in self.rows])
+        self.rows.sort(key=lambda row: (row["occurred_at"], row["event_id"]), reverse=True)
+        self.auditor = stack.operator("auditor", self.tenant)
+
+    get, all = Filled.get, Filled.all
+
+    def found(self, **query):
+        """The ids of the rows that the filters choose, without what is noted of the auditor's own handshakes."""
+        known = {row["event_id"] for row in self.rows}
+        return [each for each in ids(self.all(**query)) if each in known]
+
+    def expected(self, chosen):
+        return [row["event_id"] for row in self.rows if chosen(row)]
+
+
+@pytest.fixture(scope="module")
+def history(stack):
+    return History(stack)
+
+
+def when(row):
+    return row["occurred_at"].isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+MIDDLE = "2025-03-04T00:00:00.000Z"
+CHOICES = {
+    "all": ({}, lambda e: True),
+    **{s: ({"severity": s}, lambda e, s=s: e["severity"] == s) for s in ("info", "warn", "error", "critical")},
+    **{f"type {t!a}": ({"type": t}, lambda e, t=t: e["event_type"] == t) for t in History.TYPES if t},
+    "prefix": ({"type": "identity.*"}, lambda e: e["event_type"].startswith("identity.")),
+    "shorter prefix": ({"type": "identity*"}, lambda e: e["event_type"].startswith("identity")),
+    "any type": ({"type": "*"}, lambda e: True),
+    "last in the order of bytes": ({"type": "\u00e9*"}, lambda e: e["event_type"].startswith("\u00e9")),
+    "quiet": ({"spiffe_id": "spiffe://td/agent/quiet"}, lambda e: e["spiffe_id"] == "spiffe://td/agent/quiet"),
+    "loud": ({"spiffe_id": "spiffe://td/agent/loud"}, lambda e: e["spiffe_id"] == "spiffe://td/agent/loud"),
+    "since": ({"since": MIDDLE}, lambda e: when(e) >= MIDDLE), "until": ({"until": MIDDLE}, lambda e: when(e) < MIDDLE),
+    "an odd severity": ({"type": "auth.mtls_success", "severity": "error"},
+                        lambda e: (e["event_type"], e["severity"]) == ("auth.mtls_success", "error")),
+    "together": ({"type": "auth.*", "severity": "warn", "spiffe_id": "spiffe://td/agent/loud", "until": MIDDLE,
+                  "since": "2024-03-04T00:00:00.000Z"},
+                 lambda e: (e["event_type"], e["spiffe_id"]) == ("auth.mtls_failure", "spiffe://td/agent/loud")
+                 and "2024-03-04T00:00:00.000Z" <= when(e) < MIDDLE),
+    "nothing": ({"type": "identity.revoked", "severity": "info"}, lambda e: False),
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("limit", [7, 1000])
+def test_filters_and_pages_over_years(history, name, limit):
+    query, chosen = CHOICES[name]
+    expected = history.expected(chosen)
+    assert expected or name == "nothing"
+    assert history.found(**query, limit=limit) == expected
+
+
+def test_the_edges_of_since_and_until(history):
+    """To the millisecond, which is what can be said; the events of one are on one side together."""
+    row = history.rows[500]
+    later = (row["occurred_at"] + datetime.timedelta(milliseconds=1)).isoformat(timespec="milliseconds")
+    for query in ({}, {"type": "*"}):
+        assert ids(history.all(**query, since=when(row), until=later)) == history.expected(lambda e: when(e) == when(row))
+        assert not set(ids(history.all(**query, until=when(row)))) & set(history.expected(lambda e: when(e) == when(row)))
+        assert history.get(**query, since=when(row), until=when(row))["events"] == []
+
+
+def test_a_page_holds_a_hundred_unless_asked(history):
+    assert history.get()["count"] == history.get(severity="info")["count"] == 100
+
+
+def test_a_page_ends_at_its_bytes(stack):
+    tenant = unique("heavy")
+    with stack.db() as link, link.cursor() as cursor:
+        cursor.execute("INSERT INTO security_events (tenant_id, event_id, event_type, severity, details, occurred_at) "
+                       "SELECT %s, gen_random_uuid(), 'auth.mtls_failure', 'warn', jsonb_build_object('a', repeat('x', 4000)), "
+                       "now() - n * interval '1 s' FROM generate_series(1, 300) AS n", (tenant,))
+    auditor = stack.operator("auditor", tenant)
+    for query in ({}, {"severity": "warn"}):
+        answers = [auditor.get(EVENTS, params={**query, "limit": 1000})]
+        while answers[-1].json()["next_cursor"]:
+            answers.append(auditor.get(EVENTS, params={**query, "limit": 1000, "cursor": answers[-1].json()["next_cursor"]}))
+        assert len(answers) == 3
+        assert all(512 * 1024 - 5000 < len(answer.content) < 512 * 1024 + 1000 for answer in answers[:-1])
+        found = [event for answer in answers for event in ids(answer.json()["events"])]
+        assert len(found) == len(set(found)) == 300
+
+
+def test_a_cursor_of_any_other_form_is_refused(history):
+    cursor = history.get(limit=1)["next_cursor"]
+    number, _, name = cursor.partition("-")
+    for wrong in (number, f"-{name}", f"{number}-", f"{number}-{name[:-1]}", f"{number}-{name}0", f"x{cursor}",
+                  f"{number}-{name[:-1]}g", f"{'9' * 19}-{name}", name):
+        check_error(history.auditor.get(EVENTS, params={"cursor": wrong}), 400, "VALIDATION", names="cursor")
 
 
 def test_tenants_are_apart(stack, filled):

@@ -4,12 +4,14 @@
 #include "frontd/members.h"
 #include "tests/unit/exchange_stand_in.h"
 
-enum { TEXT, NUMBER, TIME, COUNT };
+enum { TEXT, NUMBER, TIME, HOST, CHOICE, COUNT };
 
 static const struct parameter rows[COUNT] = {
     [TEXT] = {"text", PARAMETER_TEXT, 1, 8, NULL},
     [NUMBER] = {"number", PARAMETER_NUMBER, 2, 1000, NULL},
     [TIME] = {"time", PARAMETER_TIME, 0, 0, NULL},
+    [HOST] = {"host", PARAMETER_HOSTNAME, 1, 20, NULL},
+    [CHOICE] = {.name = "choice", .type = PARAMETER_CHOICE, .choices = "one, two, three"},
 };
 
 /* Reads the query from a copy of exactly its bytes. */
@@ -174,6 +176,60 @@ START_TEST(a_query_cut_or_changed_anywhere_does_no_harm)
 }
 END_TEST
 
+/* ---- host names and choices ------------------------------------------------------------------ */
+
+static const struct {
+    const char *query, *host, *choice; /* NULL: absent */
+} words[] = {
+    {"host=a", "a", NULL},
+    {"host=Node-7.Example.", "node-7.example", NULL},
+    {"host=%41.b", "a.b", NULL},
+    {"host=12345678901234567890", "12345678901234567890", NULL},
+    {"host=12345678901234567890.", "12345678901234567890", NULL},
+    {"choice=one", NULL, "one"},
+    {"choice=two", NULL, "two"},
+    {"choice=three&host=h", "h", "three"},
+};
+
+START_TEST(a_host_name_is_made_canonical_and_a_choice_is_one_of_them)
+{
+    struct parameter_value values[COUNT];
+
+    ck_assert_msg(read_query(str_from(words[_i].query), values), "%s", answered.message);
+    ck_assert(str_equal(str_from(values[HOST].text), str_from(words[_i].host)));
+    ck_assert(str_equal(str_from(values[CHOICE].text), str_from(words[_i].choice)));
+    parameters_free(values, COUNT);
+}
+END_TEST
+
+static const struct {
+    const char *query, *message;
+} no_words[] = {
+    {"host=", "host: of the wrong form"},
+    {"host=.", "host: of the wrong form"},
+    {"host=a_b", "host: of the wrong form"},
+    {"host=a..b", "host: of the wrong form"},
+    {"host=a+b", "host: of the wrong form"},
+    {"host=123456789012345678901", "host: of the wrong form"},
+    {"choice=", "choice: none of one, two, three"},
+    {"choice=four", "choice: none of one, two, three"},
+    {"choice=One", "choice: none of one, two, three"},
+    {"choice=tw", "choice: none of one, two, three"},
+    {"choice=twoo", "choice: none of one, two, three"},
+    {"choice=one,two", "choice: none of one, two, three"},
+    {"choice=one,+two", "choice: none of one, two, three"},
+    {"choice=+two", "choice: none of one, two, three"},
+};
+
+START_TEST(what_is_no_host_name_or_none_of_the_choices_is_refused)
+{
+    struct parameter_value values[COUNT];
+
+    ck_assert(!read_query(str_from(no_words[_i].query), values));
+    assert_refused(no_words[_i].message);
+}
+END_TEST
+
 /* ---- times ----------------------------------------------------------------------------------- */
 
 static const struct {
@@ -321,6 +377,10 @@ int main(void)
                         COUNT_OF(refused));
     tcase_add_test(queries, a_long_name_is_cut_in_the_answer);
     tcase_add_test(queries, a_query_cut_or_changed_anywhere_does_no_harm);
+    tcase_add_loop_test(queries, a_host_name_is_made_canonical_and_a_choice_is_one_of_them, 0,
+                        COUNT_OF(words));
+    tcase_add_loop_test(queries, what_is_no_host_name_or_none_of_the_choices_is_refused, 0,
+                        COUNT_OF(no_words));
     tcase_add_loop_test(dates, a_time_is_milliseconds_since_1970, 0, COUNT_OF(times));
     tcase_add_loop_test(dates, what_is_no_time_is_refused, 0, COUNT_OF(no_times));
     tcase_add_test(dates, no_other_character_can_stand_in_a_time);

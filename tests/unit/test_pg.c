@@ -914,7 +914,8 @@ START_TEST(a_session_has_the_settings_that_statements_rely_on)
          "SELECT concat_ws(' ', current_setting('statement_timeout'), current_setting('TimeZone'),"
          " current_setting('DateStyle'), current_setting('client_encoding'),"
          " current_setting('application_name'), current_setting('standard_conforming_strings'),"
-         " current_setting('transaction_isolation'))",
+         " current_setting('transaction_isolation'), current_setting('enable_seqscan'),"
+         " current_setting('jit'))",
          0, false},
         {.name = NULL}};
     struct pg_options options = default_options();
@@ -928,7 +929,8 @@ START_TEST(a_session_has_the_settings_that_statements_rely_on)
     ck_assert(pg_submit(world.pg, &show[0], STR_ABSENT, NULL, LONG_MS, call_answered, call_new()));
     loop_until_all_answered();
     session_run(world.admin, "ALTER ROLE CURRENT_USER RESET ALL");
-    ck_assert_str_eq(world.calls[0].first, "7s UTC ISO, YMD UTF8 caf-test on read committed");
+    ck_assert_str_eq(world.calls[0].first,
+                     "7s UTC ISO, YMD UTF8 caf-test on read committed off off");
 }
 END_TEST
 

@@ -202,6 +202,32 @@ START_TEST(a_copy_is_whole_and_ends_with_nul)
 }
 END_TEST
 
+START_TEST(a_number_is_written_in_decimal)
+{
+    char text[STR_NUMBER_BYTES];
+
+    ck_assert(str_equal(str_from_number(0, text), STR("0")));
+    ck_assert(str_equal(str_from_number(-1, text), STR("-1")));
+    ck_assert(str_equal(str_from_number(INT64_MAX, text), STR("9223372036854775807")));
+    ck_assert(str_equal(str_from_number(INT64_MIN, text), STR("-9223372036854775808")));
+}
+END_TEST
+
+START_TEST(kept_views_outlive_what_they_showed)
+{
+    char source[] = "onetwo";
+    struct str views[] = {{source, 3}, STR_ABSENT, {source + 3, 0}, {source + 3, 3}};
+    char *block = str_keep_all(views, 4);
+
+    memset(source, 'x', sizeof(source));
+    ck_assert(str_equal(views[0], STR("one")));
+    ck_assert(str_equal(views[1], STR_ABSENT));
+    ck_assert(str_equal(views[2], STR("")));
+    ck_assert(str_equal(views[3], STR("two")));
+    free(block);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("str");
@@ -215,5 +241,7 @@ int main(void)
     tcase_add_test(text, absent_equals_only_absent);
     tcase_add_test(text, a_text_starts_with_what_is_no_longer_than_it);
     tcase_add_test(text, a_copy_is_whole_and_ends_with_nul);
+    tcase_add_test(text, a_number_is_written_in_decimal);
+    tcase_add_test(text, kept_views_outlive_what_they_showed);
     return suite_run(suite);
 }
