@@ -41,6 +41,7 @@ static void format_address(const struct in6_addr *address, char text[INET6_ADDRS
 /* The prefix that is counted together; "" when the text is no address. */
 static void format_prefix(struct str source_ip, char text[PREFIX_BYTES])
 {
+    char network[INET6_ADDRSTRLEN];
     struct in6_addr address;
 
     *text = '\0';
@@ -51,8 +52,8 @@ static void format_prefix(struct str source_ip, char text[PREFIX_BYTES])
         return;
     }
     memset(&address.s6_addr[IP6_PREFIX_BYTES], 0, sizeof(address) - IP6_PREFIX_BYTES);
-    format_address(&address, text);
-    strcat(text, "/64");
+    format_address(&address, network);
+    snprintf(text, PREFIX_BYTES, "%s/64", network);
 }
 
 /* ---- keys ----------------------------------------------------------------------------------- */
