@@ -20,8 +20,9 @@ def insert(stack, tenant, agents):
     rows = [(tenant, stack.agent_id(tenant, a["agent_id"]), a["agent_id"], a.get("hostname", "h"),
              a.get("machine_id_fingerprint"), a.get("state", "active"), a.get("last_heartbeat"),
              Json(a.get("metadata", {}))) for a in agents]
+    query = f"INSERT INTO agent_registry (tenant_id, spiffe_id, {', '.join(columns)}) VALUES %s"
     with stack.db() as link, link.cursor() as cursor:
-        execute_values(cursor, f"INSERT INTO agent_registry (tenant_id, spiffe_id, {', '.join(columns)}) VALUES %s", rows)
+        execute_values(cursor, query, rows)
 
 
 class Reader:
@@ -236,8 +237,8 @@ def test_pages_while_agents_beat_come_and_go(stack):
             pages.append(page)
             number = len(pages)
             moved = [f"agent-{i:03}" for i in range(number, 120, 13)]
-            cursor.execute("UPDATE agent_registry SET last_heartbeat = now() WHERE tenant_id = %s AND agent_id = ANY (%s)",
-                           (tenant, moved))
+            cursor.execute("UPDATE agent_registry SET last_heartbeat = now() "
+                           "WHERE tenant_id = %s AND agent_id = ANY (%s)", (tenant, moved))
             gone = f"agent-{119 - number:03}"
             cursor.execute("UPDATE agent_registry SET state = 'deregistered' WHERE tenant_id = %s AND agent_id = %s",
                            (tenant, gone))

@@ -180,8 +180,8 @@ class History:
         } for i in range(980)]
         with stack.db() as link, link.cursor() as cursor:
             for tenant in (self.tenant, unique("history")):
-                execute_values(cursor, "INSERT INTO security_events (tenant_id, event_id, event_type, severity, spiffe_id, "
-                               "occurred_at) VALUES %s", [(tenant, *row.values()) for row in self.rows])
+                execute_values(cursor, "INSERT INTO security_events (tenant_id, event_id, event_type, severity, "
+                               "spiffe_id, occurred_at) VALUES %s", [(tenant, *row.values()) for row in self.rows])
         self.rows.sort(key=lambda row: (row["occurred_at"], row["event_id"]), reverse=True)
         self.auditor = stack.operator("auditor", self.tenant)
 
@@ -240,9 +240,10 @@ def test_the_edges_of_since_and_until(history):
     """To the millisecond, which is what can be said; the events of one are on one side together."""
     row = history.rows[500]
     later = (row["occurred_at"] + datetime.timedelta(milliseconds=1)).isoformat(timespec="milliseconds")
+    at_once = history.expected(lambda e: when(e) == when(row))
     for query in ({}, {"type": "*"}):
-        assert ids(history.all(**query, since=when(row), until=later)) == history.expected(lambda e: when(e) == when(row))
-        assert not set(ids(history.all(**query, until=when(row)))) & set(history.expected(lambda e: when(e) == when(row)))
+        assert history.found(**query, since=when(row), until=later) == at_once
+        assert not set(history.found(**query, until=when(row))) & set(at_once)
         assert history.get(**query, since=when(row), until=when(row))["events"] == []
 
 
@@ -254,13 +255,14 @@ def test_a_page_ends_at_its_bytes(stack):
     tenant = unique("heavy")
     with stack.db() as link, link.cursor() as cursor:
         cursor.execute("INSERT INTO security_events (tenant_id, event_id, event_type, severity, details, occurred_at) "
-                       "SELECT %s, gen_random_uuid(), 'auth.mtls_failure', 'warn', jsonb_build_object('a', repeat('x', 4000)), "
-                       "now() - n * interval '1 s' FROM generate_series(1, 300) AS n", (tenant,))
+                       "SELECT %s, gen_random_uuid(), 'auth.mtls_failure', 'warn', "
+                       "jsonb_build_object('a', repeat('x', 4000)), now() - n * interval '1 s' FROM generate_series(1, 300) AS n", (tenant,))
     auditor = stack.operator("auditor", tenant)
     for query in ({}, {"severity": "warn"}):
-        answers = [auditor.get(EVENTS, params={**query, "limit": 1000})]
-        while answers[-1].json()["next_cursor"]:
-            answers.append(auditor.get(EVENTS, params={**query, "limit": 1000, "cursor": answers[-1].json()["next_cursor"]}))
+        query["limit"] = 1000
+        answers = [auditor.get(EVENTS, params=query)]
+        while cursor := answers[-1].json()["next_cursor"]:
+            answers.append(auditor.get(EVENTS, params={**query, "cursor": cursor}))
         assert len(answers) == 3
         assert all(512 * 1024 - 5000 < len(answer.content) < 512 * 1024 + 1000 for answer in answers[:-1])
         found = [event for answer in answers for event in ids(answer.json()["events"])]

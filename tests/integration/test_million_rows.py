@@ -26,7 +26,8 @@ INSERT INTO agent_registry (tenant_id, spiffe_id, agent_id, hostname, machine_id
                             capabilities, metadata, state, registered_at, last_heartbeat, last_heartbeat_via)
 SELECT tenant, 'spiffe://caf.test/agent/' || tenant || '/agent-' || n, 'agent-' || n,
        CASE WHEN n > 880000 THEN 'old-crowd' WHEN n % 50 = 0 THEN 'localhost' ELSE 'host-' || n / 3 END,
-       CASE WHEN n BETWEEN 879000 AND 880000 THEN 'old-image' WHEN n % 20 = 0 THEN 'image' WHEN n % 21 > 0 THEN 'fp-' || n END,
+       CASE WHEN n BETWEEN 879000 AND 880000 THEN 'old-image' WHEN n % 20 = 0 THEN 'image'
+            WHEN n % 21 > 0 THEN 'fp-' || n END,
        'https://192.0.2.1:9000/', '1.2.3', '["read", "write"]', '{{"zone": "a"}}',
        CASE WHEN n BETWEEN 800000 AND 810000 THEN 'deregistered' WHEN n % 1000 = 8 THEN 'quarantined'
             WHEN n = 777777 THEN 'revoked' ELSE 'active' END,
@@ -35,16 +36,17 @@ FROM (SELECT n, CASE WHEN n <= 900000 THEN '{TENANT}' ELSE 'tenant-' || n / 1000
       FROM generate_series({ROWS}, 1, -1) AS n) AS numbered
 """
 EVENTS = f"""
-INSERT INTO security_events (event_id, tenant_id, event_type, severity, spiffe_id, hostname, source_ip, trace_id, details,
-                             occurred_at, recorded_at, node)
+INSERT INTO security_events (event_id, tenant_id, event_type, severity, spiffe_id, hostname, source_ip, trace_id,
+                             details, occurred_at, recorded_at, node)
 SELECT lpad(to_hex(n), 32, '0')::uuid, tenant, type,
        CASE type WHEN 'auth.mtls_failure' THEN 'warn' WHEN 'identity.revoked' THEN 'critical' ELSE 'info' END,
        'spiffe://caf.test/agent/' || tenant || '/agent-' || CASE WHEN n % 7 = 0 THEN 7 ELSE n % 5000 END,
        'host', '192.0.2.1', '0123456789abcdef', '{{"reason": "none"}}',
        now() - n * {SECONDS_APART} * interval '1 second', now(), 'node-1'
 FROM (SELECT n, CASE WHEN n <= 900000 THEN '{TENANT}' ELSE 'tenant-' || n / 1000 END AS tenant,
-             CASE WHEN n IN (850000, 850001) THEN 'identity.revoked' WHEN n BETWEEN 890000 AND 892000
-                  THEN 'identity.enrollment_success' WHEN n % 3 = 0 THEN 'auth.mtls_failure' ELSE 'auth.mtls_success' END AS type
+             CASE WHEN n IN (850000, 850001) THEN 'identity.revoked'
+                  WHEN n BETWEEN 890000 AND 892000 THEN 'identity.enrollment_success'
+                  WHEN n % 3 = 0 THEN 'auth.mtls_failure' ELSE 'auth.mtls_success' END AS type
       FROM generate_series(1, {ROWS}) AS n) AS numbered
 """
 
@@ -63,7 +65,8 @@ def whole_tree(cursor, table):
     """What is indexed how in the table and its partitions."""
     cursor.execute("""SELECT indrelid::regclass::text, indisvalid, split_part(pg_get_indexdef(indexrelid), ' USING ', 2)
                       FROM pg_index WHERE indrelid = %s::regclass
-                      OR indrelid IN (SELECT relid FROM pg_partition_tree(%s::regclass)) ORDER BY 1, 2, 3""", (table, table))
+                      OR indrelid IN (SELECT relid FROM pg_partition_tree(%s::regclass)) ORDER BY 1, 2, 3""",
+                   (table, table))
     return cursor.fetchall()
 
 
@@ -120,8 +123,8 @@ def nodes(plan):
 
 
 def explain(big, daemon, name, values):
-    """The plan of the daemon's statement for these parameters, in a session like its own. It does not prepare its lists:
-    PostgreSQL plans them for their parameters each time, as it does here."""
+    """The plan of the daemon's statement for these parameters, in a session like its own. It does not prepare its
+    lists: PostgreSQL plans them for their parameters each time, as it does here."""
     with big.db("postgres") as link, link.cursor() as cursor:
         cursor.execute("SET plan_cache_mode = force_custom_plan; SET TimeZone = 'UTC'; SET enable_seqscan = off; "
                        "SET jit = off")
@@ -163,7 +166,8 @@ EVENT_LISTS = {
     **{severity: {"severity": severity} for severity in ("info", "warn", "error", "critical")},
     "a type": {"type": "auth.mtls_success"}, "an old type": {"type": "identity.enrollment_success"},
     "a rare type": {"type": "identity.revoked"}, "no type": {"type": "identity.none"},
-    "a prefix": {"type": "auth.*"}, "a rare prefix": {"type": "identity.*"}, "no prefix": {"type": "z*"}, "any": {"type": "*"},
+    "a prefix": {"type": "auth.*"}, "a rare prefix": {"type": "identity.*"}, "no prefix": {"type": "z*"},
+    "any": {"type": "*"},
     "an identity": {"spiffe_id": S + "77"}, "a loud identity": {"spiffe_id": S + "7"}, "no identity": {"spiffe_id": S},
     "a loud identity, no type": {"spiffe_id": S + "7", "type": "identity.r*"},
     "a loud identity, no severity": {"spiffe_id": S + "7", "severity": "error"},
@@ -253,7 +257,8 @@ def test_the_lists_are_what_they_are_said_to_be(big):
     def count(path, **query):
         return client.get(path, params={**query, "limit": 1000}).json()["count"]
     events, agents = "/v1/security/events", "/v1/mesh/agents"
-    assert [count(agents, state=s) for s in ("active", "quarantined", "revoked", "deregistered")] == [1000, 890, 1, 1000]
+    states = ("active", "quarantined", "revoked", "deregistered")
+    assert [count(agents, state=state) for state in states] == [1000, 890, 1, 1000]
     assert count(agents, hostname="old-crowd") == 1000 and count(agents, hostname="host-77") == 3
     assert count(events, type="identity.*") == 1000 and count(events, severity="critical") == 2
     assert client.get(agents, params={"total": "true", "limit": 1}).json()["total"] == 900000
