@@ -134,7 +134,7 @@ static bool is_listed(const struct deny *deny, struct str tenant_id, struct str 
 
 const char *deny_refusal(const struct deny *deny, const struct identity *identity)
 {
-    if (!deny->in_force || identity->kind == IDENTITY_NONE)
+    if (!deny->in_force || !identity->spiffe_id || !identity->tenant.ptr)
         return NULL;
     return is_listed(deny, identity->tenant, str_from(identity->spiffe_id))
                ? "the identity is revoked"

@@ -219,10 +219,13 @@ struct redis_link *redis_link_open(struct event_base *base, const char *socket, 
 
 bool redis_link_send(struct redis_link *link, int count, const char *const words[])
 {
+    const char *copies[REDIS_WORDS_MAX]; /* hiredis wants the array as its own */
     char *command;
-    int len = redisFormatCommandArgv(&command, count, (const char **)(uintptr_t)words, NULL);
     ssize_t sent;
+    int len;
 
+    memcpy(copies, words, (size_t)count * sizeof(words[0]));
+    len = redisFormatCommandArgv(&command, count, copies, NULL);
     if (len < 0)
         log_fatal("out of memory");
     sent = send(link->fd, command, (size_t)len, MSG_NOSIGNAL | MSG_DONTWAIT);

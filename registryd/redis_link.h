@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 enum {
-    REDIS_WORDS_MAX = 3,  /* elements of a reply; a longer one ends the link */
+    REDIS_WORDS_MAX = 3,  /* of a command, and of a reply: a longer one ends the link */
     REDIS_TEXT_MAX = 128, /* bytes kept of each */
 };
 
@@ -44,8 +44,8 @@ struct redis_link_events {
 struct redis_link *redis_link_open(struct event_base *base, const char *socket, int64_t pause_ms,
                                    const struct redis_link_events *events, void *arg);
 
-/* Sends a command of words, each without NUL. False: it was not sent, as Redis takes nothing just
- * now; it is not kept. */
+/* Sends a command of at most REDIS_WORDS_MAX words, each without NUL. False: it was not sent, as
+ * Redis takes nothing just now; it is not kept. */
 bool redis_link_send(struct redis_link *link, int count, const char *const words[]);
 
 /* Ends the link, which is told from the loop by ended. why: a literal. */

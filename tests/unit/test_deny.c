@@ -32,11 +32,13 @@ static bool take(int marks, struct str ids)
 
 static bool refuses(const char *tenant, const char *spiffe_id)
 {
-    const struct identity identity = {.kind = IDENTITY_AGENT,
-                                      .spiffe_id = (char *)(uintptr_t)spiffe_id,
-                                      .tenant = str_from(tenant)};
+    struct identity identity = {.kind = IDENTITY_AGENT,
+                                .spiffe_id = str_dup(str_from(spiffe_id)),
+                                .tenant = str_from(tenant)};
+    bool refused = deny_refusal(&deny, &identity) != NULL;
 
-    return deny_refusal(&deny, &identity) != NULL;
+    identity_clear(&identity);
+    return refused;
 }
 
 START_TEST(a_list_counts_when_it_is_complete)
