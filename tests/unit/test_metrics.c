@@ -125,7 +125,7 @@ START_TEST(a_pair_of_sets_gives_every_pair)
     forget();
     for (int i = 0; i < SHAPE_COUNT; i++)
         for (int k = 0; k < COLOUR_COUNT; k++)
-            values.pairs_total[i][k] = (uint64_t)(10 * i + k);
+            values.pairs_total[i][k] = 10 * (uint64_t)i + (uint64_t)k;
     assert_says("caf_pairs_total{shape=\"round\",colour=\"red\"} 0\n"
                 "caf_pairs_total{shape=\"round\",colour=\"green\"} 1\n"
                 "caf_pairs_total{shape=\"round\",colour=\"blue\"} 2\n"
