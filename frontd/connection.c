@@ -183,6 +183,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
         connection->worker->metrics->tls_handshakes_total[HANDSHAKE_TIMED_OUT]++;
         notes_handshake(connection->worker, &connection->peer, connection->source_ip, "none",
                         "the handshake took too long");
+        connection->peer.refused = NULL; /* told; ending one that waits for the keeper fails it */
     }
     if (late == REFUSAL_write_time)
         drop_unsent(connection);

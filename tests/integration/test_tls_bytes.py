@@ -3,6 +3,7 @@ nobody else notices."""
 
 import json
 import os
+import signal
 import socket
 import ssl
 import struct
@@ -10,7 +11,7 @@ import subprocess
 import time
 
 import pytest
-from harness import request, wait_for
+from harness import FAST, request, wait_for
 from resuming import s_client
 
 LIVEZ = request("GET", "/livez")
@@ -111,6 +112,21 @@ def test_half_a_hello_is_waited_for_in_vain(make_stack):
         assert 0.9 < time.monotonic() - start < ENDS_WITHIN
     wait_for(lambda: [e for e in stack.events("_system", event_type="auth.mtls_failure") if "too long" in
                       e["details"]["reason"]])
+
+
+def test_a_handshake_that_the_keeper_holds_up_is_told_once(make_stack):
+    """Its time passes while it waits for its signature; what ends it then is no second failure."""
+    stack = make_stack(sets=(*FAST, "frontd.timeouts.handshake_seconds=1"))
+    os.kill(stack.pid("keeper"), signal.SIGSTOP)
+    try:
+        with socket.create_connection(("localhost", stack.port)) as plain:
+            plain.sendall(record(22, handshake(1, hello())))
+            assert ends(plain)
+    finally:
+        os.kill(stack.pid("keeper"), signal.SIGCONT)
+    stack.restart("frontd")  # it ends when all is told
+    assert stack.rows("SELECT details ->> 'reason', count FROM security_events "
+                      "WHERE event_type = 'auth.mtls_failure'") == [("the handshake took too long", 1)]
 
 
 # ---- behind the handshake ------------------------------------------------------------------------
