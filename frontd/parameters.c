@@ -55,7 +55,8 @@ static bool take_offset(const char *text, int *minutes)
     return hours >= 0 && hours < 24 && rest >= 0 && rest < 60;
 }
 
-/* RFC 3339 5.6 to milliseconds since 1970; false when it is none or lies before 1970. */
+/* RFC 3339 5.6 to milliseconds since 1970; false when it is none, lies before 1970, or by its
+ * offset behind the year 9999, whose end is the last time that can be said. */
 static bool parse_time(const char *text, int64_t *ms)
 {
     struct tm utc = {0}, normal;
@@ -82,7 +83,7 @@ static bool parse_time(const char *text, int64_t *ms)
         normal.tm_hour != utc.tm_hour || normal.tm_min != utc.tm_min || normal.tm_sec != utc.tm_sec)
         return false; /* the 30th of February */
     *ms = ((int64_t)seconds - offset * 60) * 1000 + fraction;
-    return *ms >= 0;
+    return *ms >= 0 && *ms <= PROTO_TIME_MAX;
 }
 
 /* ---- decoding ------------------------------------------------------------------------------- */
