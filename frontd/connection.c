@@ -252,8 +252,9 @@ void connection_cut_denied(struct worker *worker)
 
     DL_FOREACH_SAFE(worker->connections, connection, next)
     {
-        if (!deny_refusal(&worker->deny, &connection->peer.identity))
-            continue;
+        if (connection->state <= STATE_HANDSHAKE ||
+            !deny_refusal(&worker->deny, &connection->peer.identity))
+            continue; /* a handshake under way is checked at its end, and told */
         admission_count(&worker->admission, REFUSAL_revoked);
         connection_close(connection);
     }

@@ -54,15 +54,30 @@ static void count_accepted(const struct connection *connection)
     metrics->tls_handshakes_resumed_total += connection->peer.resumed;
 }
 
-/* The handshake is complete. The CA bundle or the CRLs may have changed under way. */
+/* Whether the identity has been revoked since it was verified. */
+static bool is_denied_by_now(struct connection *connection)
+{
+    struct tls_peer *peer = &connection->peer;
+    const char *why = deny_refusal(peer->deny, &peer->identity);
+
+    peer->is_denied = why != NULL;
+    if (why)
+        snprintf(peer->reason, sizeof(peer->reason), "%s", why);
+    return peer->is_denied;
+}
+
+/* The handshake is complete. The deny list, the CA bundle or the CRLs may have changed under way.
+ */
 static enum progress finish_handshake(struct connection *connection)
 {
     struct admission *admission = &connection->worker->admission;
 
     connection->peer.refused = NULL;
     tls_connection_settle(connection->ssl);
-    if (!connection_is_trusted(connection)) {
-        connection->worker->metrics->tls_handshakes_total[HANDSHAKE_CERTIFICATE]++;
+    if (is_denied_by_now(connection) || !connection_is_trusted(connection)) {
+        connection->worker->metrics
+            ->tls_handshakes_total[connection->peer.is_denied ? HANDSHAKE_REVOKED
+                                                              : HANDSHAKE_CERTIFICATE]++;
         note_handshake(connection, connection->peer.reason);
         return connection_end(connection);
     }

@@ -118,7 +118,8 @@ void connection_check_all(struct worker *worker);
 /* The operators' roles have changed: every live connection gets its own anew. */
 void connection_update_roles(struct worker *worker);
 
-/* Closes each connection whose identity is on the deny list, whatever it is doing. */
+/* Closes each connection whose identity is on the deny list, whatever it is doing; who is still in
+ * the handshake is refused at its end. */
 void connection_cut_denied(struct worker *worker);
 
 /* ---- the deny list (deny_link.c) ------------------------------------------------------------ */

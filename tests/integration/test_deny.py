@@ -129,6 +129,37 @@ def test_a_handshake_under_way_is_refused(stack, agent):
             assert connection.is_open()
 
 
+def test_a_handshake_revoked_before_its_last_byte_is_refused_and_told(make_stack):
+    """The certificate was shown, and accepted, before the revocation; the proof that it is the client's comes after."""
+    stack = make_stack("--workers", "1")
+    agent, other = stack.agent(), stack.agent()
+    assert agent.register().status_code == other.register().status_code == 201
+    wait_for(lambda: len(stack.events(agent.tenant, event_type="auth.mtls_success")) == 2)
+    agent.client.close()
+    with TlsConnection(stack.port, stack.context(agent.crt, agent.key), handshake=False) as connection:
+        finished = all_but_the_last_byte(connection)
+        set_state(stack, agent, "revoked")
+        set_state(stack, other, "revoked", told=True)
+        wait_for(lambda: not gets_in(stack, other))
+        with contextlib.suppress(ConnectionError):
+            connection.socket.sendall(finished)
+        assert is_cut(connection)
+    note = wait_for(lambda: stack.events(agent.tenant, event_type="auth.mtls_failure", spiffe_id=agent.spiffe_id))[0]
+    assert (note["details"]["reason"], note["count"]) == (REASON, 1)
+
+
+def all_but_the_last_byte(connection):
+    """Shakes hands but for the last byte, which is returned."""
+    while True:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            connection.tls.do_handshake()
+            flight = connection.outgoing.read()
+            connection.socket.sendall(flight[:-1])
+            return flight[-1:]
+        connection.flush()
+        connection.incoming.write(connection.socket.recv(65536))
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_ticket_does_not_help(stack, agent, version):
     context = stack.context(agent.crt, agent.key, maximum_version=version)
