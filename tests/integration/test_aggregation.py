@@ -252,3 +252,4 @@ def test_what_finds_no_room_in_the_worker_is_told_later(make_stack):
     late = [event for event in stack.events("_system") if event["details"].get("told_late")]
     assert {event["event_type"] for event in late} == {SUCCESS, FAILURE}
     assert sum(event["count"] for event in late) >= 60 - 10
+    assert 1 <= stack.log("frontd").count("told later") <= 7  # the first, and each time that there are twice as many
