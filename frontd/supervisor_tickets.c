@@ -57,7 +57,8 @@ static void on_age(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     supervisor->ticket_keys.previous = supervisor->ticket_keys.current;
-    ids_random(&supervisor->ticket_keys.current, sizeof(supervisor->ticket_keys.current));
+    supervisor->ticket_keys.current = supervisor->ticket_keys.next;
+    ids_random(&supervisor->ticket_keys.next, sizeof(supervisor->ticket_keys.next));
     supervisor->metrics->tls_ticket_key_changes_total[TICKETS_END_AGE]++;
     send_to_all(supervisor);
     wait_for_age(supervisor);

@@ -106,12 +106,12 @@ static SSL_TICKET_RETURN on_read(SSL *ssl, SSL_SESSION *session, const unsigned 
                                  size_t name_len, SSL_TICKET_STATUS status, void *arg)
 {
     struct tls_peer *peer = SSL_get_app_data(ssl);
-    bool decrypted = status == SSL_TICKET_SUCCESS || status == SSL_TICKET_SUCCESS_RENEW;
+    bool decrypted = status == SSL_TICKET_SUCCESS;
 
     (void)name, (void)name_len, (void)arg;
     tls_peer_clear(peer); /* of an earlier ticket: a client may show several */
     if (decrypted && may_resume(ssl, session))
-        return status == SSL_TICKET_SUCCESS ? SSL_TICKET_RETURN_USE : SSL_TICKET_RETURN_USE_RENEW;
+        return SSL_TICKET_RETURN_USE_RENEW; /* else whoever comes often would come too late once */
     tls_peer_clear(peer);
     return SSL_TICKET_RETURN_IGNORE_RENEW;
 }
@@ -120,10 +120,11 @@ static SSL_TICKET_RETURN on_read(SSL *ssl, SSL_SESSION *session, const unsigned 
 
 static struct tls_ticket_key *find_key(struct tls_ticket_keys *keys, const unsigned char *name)
 {
-    if (memcmp(keys->current.name, name, sizeof(keys->current.name)) == 0)
-        return &keys->current;
-    if (memcmp(keys->previous.name, name, sizeof(keys->previous.name)) == 0)
-        return &keys->previous;
+    struct tls_ticket_key *const known[] = {&keys->current, &keys->previous, &keys->next};
+
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+        if (memcmp(known[i]->name, name, sizeof(known[i]->name)) == 0)
+            return known[i];
     return NULL;
 }
 
@@ -141,7 +142,7 @@ static bool use_key(struct tls_ticket_key *key, const unsigned char *iv, EVP_CIP
 }
 
 /* OpenSSL asks for the key of a ticket that it makes or reads, SSL_CTX_set_tlsext_ticket_key_cb(3):
- * 0: no such key, 1: use it, 2: use it and make a new ticket. */
+ * 0: no such key, 1: use it. */
 static int on_key(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher,
                   EVP_MAC_CTX *mac, int encrypts)
 {
@@ -157,7 +158,7 @@ static int on_key(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_C
     }
     if (!use_key(key, iv, cipher, mac, encrypts))
         return -1;
-    return key == &keys->previous ? 2 : 1;
+    return 1;
 }
 
 /* ---- contexts ------------------------------------------------------------------------------- */

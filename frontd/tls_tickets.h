@@ -16,18 +16,18 @@ struct tls_ticket_key {
     uint8_t mac[32];    /* HMAC-SHA256 */
 };
 
-/* Tickets are made with current and read with both. Where there is no previous key it is random
- * bytes that no ticket was made with. As bytes it goes through a pipe from the supervisor to the
- * workers. */
+/* Tickets are made with current and read with all three: next is known to every worker long before
+ * one of them makes a ticket with it. Where there is no previous key it is random bytes that no
+ * ticket was made with. As bytes it goes through a pipe from the supervisor to the workers. */
 struct tls_ticket_keys {
-    struct tls_ticket_key current, previous;
+    struct tls_ticket_key next, current, previous;
 };
 
-/* How long a key makes tickets; as long again it reads them, and no ticket lives longer than that:
- * none outlives its key, no key lives longer than tls.ticket_key_seconds. */
+/* How long a key waits, then makes tickets, and then only reads them; no ticket lives longer than
+ * that: none outlives its key, no key lives longer than tls.ticket_key_seconds. */
 static inline int64_t tls_tickets_seconds(const struct frontd_options *options)
 {
-    return options->tls_ticket_key_seconds / 2;
+    return options->tls_ticket_key_seconds / 3;
 }
 
 /* Has the context give out tickets and resume sessions by them. keys may change at any time, and

@@ -166,8 +166,9 @@ def test_what_was_in_flight_at_a_kill_is_written_once(stack, name):
 def test_a_stop_answers_what_is_in_flight(stack, name):
     flight = InFlight(stack, 4)
     stopping = threading.Thread(target=stack.stop, args=[name])
+    drains = stack.log(name).count("msg=draining") + (len(stack.workers()) if name == "frontd" else 0)
     stopping.start()
-    time.sleep(0.5)
+    wait_for(lambda: stack.log(name).count("msg=draining") > drains, what="the drain")
     restart = threading.Thread(target=stack.start, args=[name])
     restart.start()
     answers = flight.release()

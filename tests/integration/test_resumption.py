@@ -19,7 +19,7 @@ LIFE = 6  # seconds that a ticket lives
 @pytest.fixture(scope="module")
 def own():
     """A stack whose tickets live for seconds."""
-    stack = Stack(sets=[f"frontd.tls.ticket_key_seconds={2 * LIFE}"]).up()
+    stack = Stack(sets=[f"frontd.tls.ticket_key_seconds={3 * LIFE}"]).up()
     yield stack
     stack.close()
 
