@@ -84,6 +84,7 @@ def test_quarantined(stack, tenant):
     assert agent.heartbeat(status="held").status_code == 200
     assert agent.self().json()["agent"]["state"] == "quarantined"
     check_error(agent.register(version="2"), 403, FORBIDDEN)
+    check_error(agent.client.post("/v1/mesh/deregister"), 403, FORBIDDEN)
     shown = wait_for(lambda: (found := agent.self().json()["agent"])["heartbeat_status"] == "held" and found)
     assert (shown["state"], shown["version"]) == ("quarantined", "1")
     change(stack, tenant, "active")
@@ -150,6 +151,21 @@ def test_a_registration_that_waits_while_its_agent_is_deregistered(stack, tenant
         (answer,) = late.result()
     assert answer[0] == REGISTERED and answer[2] is False
     assert row(stack, tenant, "a")[0] == "active"
+
+
+def test_a_deregistration_that_waits_while_the_state_changes(stack, tenant):
+    agent = stack.agent(tenant=tenant)
+    agent.register()
+    before = row(stack, tenant, agent.name)[1:5]
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with changing(stack, tenant, "quarantined"):
+            late = pool.submit(agent.client.post, "/v1/mesh/deregister")
+            wait_for(lambda: waiting(stack, "transactionid"))
+        check_error(late.result(), 403, FORBIDDEN)
+    assert row(stack, tenant, agent.name)[:5] == ("quarantined", *before)
+    assert not stack.rows("SELECT FROM identity_outbox WHERE tenant_id = %s AND event_type = %s UNION ALL SELECT FROM "
+                          "security_events WHERE tenant_id = %s AND event_type = %s",
+                          *(tenant, "identity.deregistered") * 2)
 
 
 def test_of_one_batch_only_those_that_may_are_registered(stack, tenant):
