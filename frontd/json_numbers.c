@@ -94,7 +94,7 @@ char *json_dump_as_spelled(const json_t *root, const json_t *value, struct str t
     while ((number = next_number(&left)).ptr) {
         end = mempcpy(end, before.ptr, (size_t)(number.ptr - before.ptr));
         number = next_number(&theirs);
-        if (!exponent_accepted(number))
+        if (!number.ptr || !exponent_accepted(number))
             return NULL;
         end = mempcpy(end, number.ptr, number.len);
         before = left;

@@ -6,6 +6,7 @@ import json
 import secrets
 import time
 
+import pytest
 from harness import unique, wait_for
 from test_frames import frame
 from test_hostname_shared import holding, waiting
@@ -96,12 +97,13 @@ def test_metadata_said_before_those_on_record_do_not_replace_them(stack):
     assert shown["metadata"] == {"said": "third"} and shown["last_heartbeat"] > registered["last_heartbeat"]
 
 
-def test_a_later_heartbeat_does_not_make_earlier_metadata_new(stack):
+@pytest.mark.parametrize("order", [1, -1], ids=["in order", "overtaken"])
+def test_a_later_heartbeat_does_not_make_earlier_metadata_new(stack, order):
     """Both are noted, and written as one: the metadata keep their own time."""
     agent = stack.agent()
     agent.register(metadata={"said": "second"})
-    answers(stack, heartbeat(stack, agent, 3, metadata={"said": "first"}), heartbeat(stack, agent, -1, status="third"),
-            together=True)
+    frames = [heartbeat(stack, agent, 3, metadata={"said": "first"}), heartbeat(stack, agent, -1, status="third")]
+    answers(stack, *frames[::order], together=True)
     shown = wait_for(lambda: (found := agent.self().json()["agent"])["heartbeat_status"] == "third" and found)
     assert shown["metadata"] == {"said": "second"}
 
