@@ -1,7 +1,8 @@
 /* Handshakes in line. A step of one costs a hundred times what a request costs, and anyone can ask
  * for them: so in each turn of the loop they get a short time together, in the order in which they
- * became ready, and connections that are through run in every turn. Touches the line and its event
- * only. */
+ * became ready, and connections that are through run in every turn. Where those are many, the time
+ * is a share of what they took: nor may they keep others out. Touches the line and its event only.
+ */
 #include "frontd/connection_internal.h"
 
 #include "common/clock.h"
@@ -9,7 +10,11 @@
 
 #include <utlist.h>
 
-enum { TURN_US = 500 }; /* one step at least, and more while this lasts */
+enum {
+    TURN_US = 500, /* one step at least, and more while this lasts */
+    TURN_MAX_US = 50000,
+    SHARE = 3, /* a turn lasts as long as the rest of the loop by this */
+};
 
 /* A time-out of nothing is due when the loop has looked at the sockets again; event_active() would
  * run before that. */
@@ -17,13 +22,23 @@ static void ask_for_turn(struct worker *worker)
 {
     static const struct timeval at_once;
 
+    worker->turn_asked_us = clock_monotonic_us();
     event_add(worker->turn, &at_once);
+}
+
+static int64_t turn_us(const struct worker *worker, int64_t now_us)
+{
+    int64_t share = (now_us - worker->turn_asked_us) / SHARE;
+
+    if (share > TURN_MAX_US)
+        return TURN_MAX_US;
+    return share > TURN_US ? share : TURN_US;
 }
 
 static void on_turn(evutil_socket_t fd, short what, void *arg)
 {
     struct worker *worker = arg;
-    int64_t until_us = clock_monotonic_us() + TURN_US;
+    int64_t now_us = clock_monotonic_us(), until_us = now_us + turn_us(worker, now_us);
 
     (void)fd;
     (void)what;

@@ -7,7 +7,8 @@ import subprocess
 import time
 
 import pytest
-from connection import request
+from connection import TlsConnection, request
+from crowds import at_once
 from harness import PYTHON
 
 BEAT = request("POST", "/v1/mesh/heartbeat", b"")
@@ -48,6 +49,39 @@ while True:
         while text.count(b"HTTP/1.1 200") < 300 or not text.endswith(b"}"):
             text += connection.recv(65536)
         count += 300
+"""
+# Asks without a pause on many connections, and throws away what comes.
+CROWD = BEGINNING + """
+import select
+asked, poll, crowd = b"GET /livez HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n" * 300, select.epoll(), {}
+for _ in range(300):
+    plain, incoming, outgoing = socket.create_connection(("127.0.0.1", port)), ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing)
+    while True:
+        try:
+            tls.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            plain.sendall(outgoing.read())
+            incoming.write(plain.recv(65536))
+    plain.sendall(outgoing.read())
+    plain.setblocking(False)
+    crowd[plain.fileno()] = [plain, tls, outgoing, b""]
+    poll.register(plain, select.EPOLLIN | select.EPOLLOUT)
+print("ready", flush=True)
+while True:
+    for descriptor, what in poll.poll():
+        one = plain, tls, outgoing, unsent = crowd[descriptor]
+        try:
+            if what & select.EPOLLIN:
+                count += len(plain.recv(1 << 20))
+            if what & select.EPOLLOUT:
+                if not unsent:
+                    tls.write(asked)
+                    one[3] = outgoing.read()
+                one[3] = one[3][plain.send(one[3]):]
+        except BlockingIOError:
+            pass
 """
 
 
@@ -117,6 +151,31 @@ def test_a_flood_of_refused_handshakes(make_stack):
 
 def test_a_flood_of_pipelined_requests(make_stack):
     assert compare(make_stack("--workers", "1"), PIPELINES, 1, 3) > 3000
+
+
+def test_new_clients_come_in_beside_a_crowd_that_asks(make_stack):
+    """Many take turns that are about as long as one's: those who ask do not leave a step a turn to those who come."""
+    stack = make_stack("--workers", "1")
+    agent = stack.agent()
+    context = stack.context(agent.crt, agent.key)
+    flood, alone, many = Flood(stack, CROWD, 1), [], []
+
+    def come():
+        with TlsConnection(stack.port, context) as connection:
+            assert connection.ask(request("GET", "/livez")).status_code == 200
+
+    def measure(count):
+        start = time.monotonic()
+        assert not any(at_once([come] * count))
+        return time.monotonic() - start
+
+    with flood.on():
+        for _ in range(3):
+            alone.append(measure(1))
+            many.append(measure(24))
+    assert flood.end() > 1000000
+    print(f"\n{statistics.median(alone):.2f} s alone, {statistics.median(many):.2f} s with 23 others")
+    assert statistics.median(many) < 4 * statistics.median(alone)
 
 
 @pytest.mark.long
