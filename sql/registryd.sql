@@ -1,5 +1,9 @@
 -- What registryd says to PostgreSQL. Each batched statement takes its requests as arrays, $1 their ordinals,
 -- and answers with the ordinal in its first column.
+--
+-- Whatever writes agents locks them in the order of the ordinals, the same on every connection and node (pg_batch.c), so
+-- that no two statements wait for each other. Texts order otherwise in some languages; and an UPDATE alone locks in the
+-- order of its plan: those here have a part before them that locks.
 
 -- name: register
 -- The one upsert. An agent's row is its (tenant_id, spiffe_id); the replaced fingerprint and hostname are kept by the
@@ -35,7 +39,7 @@ WITH input AS MATERIALIZED (
            CASE WHEN metadata IS NOT NULL THEN received_at END,
            'active', received_at, received_at, 'certificate', ARRAY[request_id], ARRAY[1]::smallint[]
     FROM input
-    ORDER BY tenant_id, spiffe_id
+    ORDER BY ord
     ON CONFLICT (tenant_id, spiffe_id) DO UPDATE SET
         hostname = EXCLUDED.hostname,
         machine_id_fingerprint = COALESCE(EXCLUDED.machine_id_fingerprint, r.machine_id_fingerprint),
@@ -152,6 +156,15 @@ JOIN agent_registry r ON r.tenant_id = i.tenant_id AND r.spiffe_id = i.spiffe_id
 -- name: write_heartbeat
 -- Write-behind. It never brings anybody back: the state guards it. Metadata that were said before those on record, by a
 -- heartbeat to one node and a registration at another, or by a write that had to be repeated, do not replace them.
+WITH locked AS MATERIALIZED (
+    SELECT i.*
+    FROM unnest($1::int[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::jsonb[], $7::bigint[])
+         AS i(ord, tenant_id, spiffe_id, heartbeat_ms, status, metadata, metadata_ms)
+    JOIN agent_registry r USING (tenant_id, spiffe_id)
+    WHERE r.state IN ('active', 'quarantined')
+    ORDER BY i.ord
+    FOR NO KEY UPDATE OF r
+)
 UPDATE agent_registry r
 SET last_heartbeat = GREATEST(r.last_heartbeat, to_timestamp(i.heartbeat_ms / 1000.0)),
     last_heartbeat_via = 'certificate',
@@ -159,8 +172,7 @@ SET last_heartbeat = GREATEST(r.last_heartbeat, to_timestamp(i.heartbeat_ms / 10
     metadata = CASE WHEN to_timestamp(i.metadata_ms / 1000.0) < r.metadata_at THEN r.metadata
                     ELSE COALESCE(i.metadata, r.metadata) END,
     metadata_at = GREATEST(r.metadata_at, to_timestamp(i.metadata_ms / 1000.0))
-FROM unnest($1::int[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::jsonb[], $7::bigint[])
-     AS i(ord, tenant_id, spiffe_id, heartbeat_ms, status, metadata, metadata_ms)
+FROM locked i
 WHERE r.tenant_id = i.tenant_id AND r.spiffe_id = i.spiffe_id AND r.state IN ('active', 'quarantined')
 RETURNING i.ord, r.state;
 
@@ -223,13 +235,20 @@ WITH input AS MATERIALIZED (
                 $8::bigint[], $9::text[])
          AS i(ord, tenant_id, spiffe_id, request_id, source_ip, source_ip_claimed, trace_id,
               received_ms, node)
+), locked AS MATERIALIZED (
+    SELECT i.*
+    FROM input i
+    JOIN agent_registry r USING (tenant_id, spiffe_id)
+    WHERE r.state = 'active'
+    ORDER BY i.ord
+    FOR NO KEY UPDATE OF r
 ), changed AS (
     UPDATE agent_registry r
     SET state = 'deregistered',
         recent_requests = (i.request_id || r.recent_requests)[1:8],
         recent_outcomes = (0::smallint || r.recent_outcomes)[1:8],
         changed_xid = pg_current_xact_id()
-    FROM input i
+    FROM locked i
     WHERE r.tenant_id = i.tenant_id AND r.spiffe_id = i.spiffe_id AND r.state = 'active'
       AND NOT i.request_id = ANY (r.recent_requests)
     RETURNING i.ord, i.source_ip, i.source_ip_claimed, i.trace_id, i.received_at, i.node,
