@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from databases import statements
 from harness import FAST, Stack, check_error, wait_for
 from nodes import (CHANGE, Redis, Visitor, frozen, metric, publish, seconds_until, set_state, transaction,
                    wait_for_reads)
@@ -309,7 +310,33 @@ def test_the_plan_has_index_conditions_whatever_the_parameters(stack):
         cursor.execute("EXPLAIN EXECUTE feed ('n', '5:9:5', NULL, '0', '', '', 10, false)")
         plan = "\n".join(row[0] for row in cursor.fetchall())
     link.close()
-    assert plan.count("ix_agent_registry_changed") >= 2 and "Seq Scan" not in plan, plan
+    assert plan.count("ix_agent_registry_feed") >= 2 and "Seq Scan" not in plan, plan
     conditions = [line for line in plan.splitlines() if "Index Cond" in line]
     assert any("pg_snapshot_xmax" in line for line in conditions), plan
     assert any("ANY" in line for line in conditions), plan
+
+
+def rows_read(plan):
+    """By this node and those below."""
+    own = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0) if "Index" in plan["Node Type"] else 0
+    return own + sum(map(rows_read, plan.get("Plans", [])))
+
+
+@pytest.mark.parametrize("was_open", [True, False])
+def test_a_page_reads_what_it_brings_of_many_changes_in_one_transaction(database, was_open):
+    database.migrate()
+    with database.session() as cursor:
+        cursor.execute("INSERT INTO agent_registry (tenant_id, spiffe_id, agent_id, hostname) "
+                       "SELECT 't', 'agent-' || n, n, 'h' FROM generate_series(10001, 20000) AS n RETURNING changed_xid::text")
+        xid = int(cursor.fetchone()[0])
+        cursor.execute("ANALYZE agent_registry")
+        cursor.execute("SELECT pg_current_snapshot()::text")
+        (sweep,), applied = cursor.fetchone(), f"{xid}:{xid + 1}:{xid}" if was_open else f"{xid}:{xid}:"
+        cursor.execute("SET enable_seqscan = off")
+        cursor.execute("PREPARE feed AS " + statements(database.sql, "registryd.sql")["feed"])
+        page = f"('n', '{applied}', '{sweep}', '{xid}', 't', 'agent-15000', 10, false)"
+        cursor.execute("EXECUTE feed " + page)
+        assert [row[4] for row in cursor.fetchall()] == [f"agent-{n}" for n in range(15001, 15011)]
+        cursor.execute("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE feed " + page)
+        plan, = cursor.fetchone()
+    assert rows_read(plan[0]["Plan"]) <= 50, plan
