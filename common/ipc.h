@@ -114,6 +114,9 @@ struct ipc_channel *ipc_push_begin(struct ipc_reply_to to);
  * Nothing holds the sender up: look at ipc_channel_unsent. False: the peer is gone. */
 bool ipc_push(struct ipc_channel *channel, enum message_type type, const void *body);
 
+/* False: the peer is gone, and ipc_push would say so. */
+bool ipc_push_is_open(const struct ipc_channel *channel);
+
 void ipc_push_end(struct ipc_channel *channel);
 
 /* Requests handed to handlers and not yet answered. */

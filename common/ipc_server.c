@@ -237,6 +237,11 @@ bool ipc_push(struct ipc_channel *channel, enum message_type type, const void *b
     return true;
 }
 
+bool ipc_push_is_open(const struct ipc_channel *channel)
+{
+    return !ipc_channel_is_closed(channel);
+}
+
 void ipc_push_end(struct ipc_channel *channel)
 {
     ipc_channel_release(channel);

@@ -84,6 +84,8 @@ static bool push_frame(const struct deny_list *deny, struct deny_subscriber *sub
 /* Pushes as much as the worker takes. False: it is gone. */
 static bool push_some(const struct deny_list *deny, struct deny_subscriber *subscriber)
 {
+    if (!ipc_push_is_open(subscriber->channel)) /* with nothing to push, nothing else would tell */
+        return false;
     while (subscriber->begins || subscriber->place) {
         if (ipc_channel_unsent(subscriber->channel) > UNSENT_MAX)
             return true;
@@ -373,6 +375,15 @@ bool deny_list_is_whole(const struct deny_list *deny)
 size_t deny_list_count(const struct deny_list *deny)
 {
     return HASH_COUNT(deny->entries);
+}
+
+size_t deny_list_subscribers(const struct deny_list *deny)
+{
+    const struct deny_subscriber *subscriber;
+    size_t count;
+
+    DL_COUNT(deny->subscribers, subscriber, count);
+    return count;
 }
 
 bool deny_list_is_full(const struct deny_list *deny)

@@ -30,6 +30,9 @@ void deny_list_subscribe(struct deny_list *deny, struct ipc_reply_to to);
 
 size_t deny_list_count(const struct deny_list *deny);
 
+/* To how many channels it is pushed. One that ended counts until another subscribes. */
+size_t deny_list_subscribers(const struct deny_list *deny);
+
 /* Whether identities are missing because the list is full. */
 bool deny_list_is_full(const struct deny_list *deny);
 

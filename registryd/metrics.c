@@ -42,4 +42,5 @@ void registryd_update_metrics(struct back *back)
     daemon->metrics.registry_hints_connected = daemon->hints && hints_connected(daemon->hints);
     daemon->metrics.registry_feed_lag_seconds = (uint64_t)feed_lag_ms(daemon->feed);
     daemon->metrics.registry_denied_identities = deny_list_count(daemon->deny);
+    daemon->metrics.registry_deny_subscribers = deny_list_subscribers(daemon->deny);
 }

@@ -11,6 +11,8 @@ import httpx
 import pytest
 from harness import FAST, TlsConnection, request, wait_for
 from nodes import Visitor, frozen, metric, publish, seconds_until, set_state, transaction, wait_for_reads
+from test_frames import frame
+from test_resend import answers
 
 HINTED, READ = 0.5, 1.5  # seconds; the first is generous: a handshake is in it
 REASON = "the identity is revoked"
@@ -339,3 +341,9 @@ def test_many_revoked_identities(make_stack, many):
             os.kill(pid, signal.SIGKILL)
         wait_for(lambda: len(set(stack.workers()) - before) == len(before))
         wait_for(lambda: gets_in(stack, agent))
+
+
+def test_a_worker_that_left_costs_nothing(stack):
+    """Also when nothing was revoked since: its channel is given back when the next one comes."""
+    answers(stack, *(frame(36, os.urandom(16)) for _ in range(50)))
+    assert metric(stack, "deny_subscribers") <= 20  # the stack's own, and those that came in one turn of the loop
