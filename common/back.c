@@ -116,6 +116,13 @@ void back_fail(struct ipc_reply_to to, const struct pg_answer *answer)
     ipc_fail(to, ERROR_INTERNAL, "the database refused the request");
 }
 
+void back_note_refusal(const struct pg_answer *answer, const char *what)
+{
+    if (answer->outcome == PG_REFUSED)
+        log_error("the database refuses", LOG_TEXT("what", what),
+                  LOG_TEXT("sqlstate", answer->sqlstate), LOG_TEXT("reason", answer->message));
+}
+
 void back_fail_full(struct ipc_reply_to to)
 {
     ipc_fail(to, ERROR_UNAVAILABLE, "too many requests wait for the database");

@@ -94,6 +94,10 @@ bool back_submit(struct back *back, const struct pg_statement *statement, struct
  * and a log line. */
 void back_fail(struct ipc_reply_to to, const struct pg_answer *answer);
 
+/* Logs what the database refused of what the daemon asks by itself (what: a literal, "the …");
+ * nothing where it refused nothing. */
+void back_note_refusal(const struct pg_answer *answer, const char *what);
+
 /* Answers a request for which the database's queue has no room: 503. */
 void back_fail_full(struct ipc_reply_to to);
 

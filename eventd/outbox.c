@@ -99,9 +99,7 @@ static void on_swept(void *arg, const struct pg_answer *answer)
     struct eventd *daemon = arg;
     int moved = answer->outcome == PG_OK ? take_swept(daemon, answer) : 0;
 
-    if (answer->outcome == PG_REFUSED)
-        log_error("the outbox could not be swept", LOG_TEXT("sqlstate", answer->sqlstate),
-                  LOG_TEXT("reason", answer->message));
+    back_note_refusal(answer, "the sweep of the outbox");
     if (moved > 0)
         log_debug("events found in the outbox", LOG_NUMBER("moved", moved));
     if (moved >= daemon->options.outbox_sweep_max)

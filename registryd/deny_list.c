@@ -310,6 +310,7 @@ static void on_page(void *arg, const struct pg_answer *answer)
 
     free(arg);
     page.deny->pages_pending--;
+    back_note_refusal(answer, "the deny list");
     if (page.load != page.deny->load || !page.deny->loading)
         return; /* a load began after it */
     if (answer->outcome == PG_OK)

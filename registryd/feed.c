@@ -200,6 +200,7 @@ static void on_page(void *arg, const struct pg_answer *answer)
     struct feed *feed = arg;
 
     feed->reading = false;
+    back_note_refusal(answer, "the change feed");
     if (answer->outcome == PG_OK && answer->row_count > 0)
         take_page(feed, answer);
     else

@@ -1,5 +1,6 @@
 """The change feed: what one node changes, and what anybody changes in the database, is in force on every node in time."""
 
+import contextlib
 import statistics
 import threading
 import time
@@ -246,6 +247,22 @@ def test_nothing_is_believed_beyond_the_bound(tight):
     wait_for(lambda: metric(stack, "feed_lag_seconds") < 2)
     wait_for(lambda: stack.client().get("/health").json()["status"] == "healthy")
     assert state(agent) == "active"
+
+
+def run_as_owner_role(stack, statement):
+    with contextlib.closing(stack.db()) as link, link.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def test_a_feed_that_is_refused_says_so(tight):
+    run_as_owner_role(tight, "REVOKE UPDATE ON nodes FROM caf_registry")
+    try:
+        line = wait_for(lambda: next((line for line in tight.log("registryd").splitlines()
+                                      if "the change feed" in line), None), what="a word in the log")
+    finally:
+        run_as_owner_role(tight, "GRANT UPDATE ON nodes TO caf_registry")
+    assert "level=error" in line and "sqlstate=42501" in line
+    wait_for(lambda: metric(tight, "feed_lag_seconds") < 2)
 
 
 def test_with_the_database_away_what_is_known_is_believed_and_then_nothing(tight):
