@@ -4,7 +4,7 @@ import secrets
 import time
 
 import pytest
-from harness import TIME, unique, wait_for
+from harness import FAST, TIME, unique, wait_for
 from test_resend import answers, register
 
 SPLIT_BRAIN = "identity.split_brain"
@@ -51,7 +51,7 @@ def test_details_say_which_came_from_where_and_when(stack):
 
 def test_the_window_is_an_option(make_stack):
     """It goes back from the return to when the agent was last heard from under that fingerprint: a heartbeat counts."""
-    own = make_stack(sets=("registryd.mesh.split_brain_seconds=2", "registryd.mesh.write_behind_seconds=1"))
+    own = make_stack(sets=("registryd.mesh.split_brain_seconds=2", *FAST))
     assert told(own, "A", "B", "A") == [3]
     assert told(own, "A", "B", "A", pauses=[1]) == []
     assert told(own, "A", "B", "A", pauses=[2]) == []
