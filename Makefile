@@ -68,13 +68,14 @@ FUZZ_TARGETS := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/%,$(wildcard tests/fuzz
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 
 LOAD := $(BUILD)/bench/load
+FLOOD := $(BUILD)/bench/flood
 
 FORCE:
 .PHONY: FORCE all tests help deps demo bench check check-long fuzz lint format docs install clean
 .SECONDARY:
 
 all: $(BINARIES) ## build every program into $(BUILD)/bin
-tests: $(if $(FUZZ),$(FUZZ_TARGETS),$(UNIT_TESTS) $(LOAD)) ## build the unit tests and the bench's load generator (FUZZ=1: the fuzz targets)
+tests: $(if $(FUZZ),$(FUZZ_TARGETS),$(UNIT_TESTS) $(LOAD) $(FLOOD)) ## build the unit tests and the load generators (FUZZ=1: the fuzz targets)
 
 $(BUILD)/gen/%_sql.h: sql/%.sql sql/embed.awk
 	@mkdir -p $(@D)
@@ -112,7 +113,9 @@ $(BUILD)/tests/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(ARCHIVES) $(BUILD)/lib
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) $< $(ARCHIVES) $(BUILD)/lib/common.a -o $@ $(LIBS) -lhttp_parser
 
-$(LOAD): $(call objects,$(wildcard tests/bench/*.c)) Makefile
+$(LOAD): $(call objects,$(wildcard tests/bench/load*.c)) Makefile
+$(FLOOD): $(call objects,tests/bench/flood.c) Makefile
+$(LOAD) $(FLOOD):
 	@mkdir -p $(@D)
 	$(CC) $(ALL_LDFLAGS) $(filter %.o,$^) -o $@ $(LIBS)
 
@@ -134,7 +137,7 @@ bench: deps ## how fast caf is, with nginx beside it; SECONDS=10 makes each of i
 	@tests/bench/run $(if $(filter-out file,$(origin SECONDS)),--seconds $(SECONDS))
 
 check: deps ## every test, under the sanitizers; ends in "N passed, N failed"
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory all $(FLOOD)
 	@$(MAKE) --no-print-directory SAN=1 all tests
 	@$(MAKE) --no-print-directory FUZZ=1 tests
 	@tests/run
@@ -145,7 +148,7 @@ fuzz: deps ## libFuzzer on every parser, SECONDS=60 each; TARGET=name: that one 
 	@tests/fuzz/run $(SECONDS) $(TARGET)
 
 check-long: deps ## the tests that take minutes each: faults under load, floods, scanners
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory all $(FLOOD)
 	@$(MAKE) --no-print-directory SAN=1 all
 	@tests/run --long
 

@@ -9,11 +9,11 @@ import time
 import pytest
 from connection import TlsConnection, request
 from crowds import at_once
-from harness import PYTHON
+from harness import PYTHON, REPOSITORY
 
 BEAT = request("POST", "/v1/mesh/heartbeat", b"")
 
-# Both run behind everybody else, are told the port and a certificate, and say at their end how much they did.
+# Each runs behind everybody else, is told the port and a certificate, and says at its end how much it did.
 BEGINNING = """
 import os, signal, socket, ssl, sys
 os.nice(15)
@@ -22,19 +22,6 @@ context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(print(count)))
 count = 0
-"""
-# Connects with a certificate that is refused, again and again.
-HANDSHAKES = BEGINNING + """
-context.load_cert_chain(crt, key)
-print("ready", flush=True)
-while True:
-    with socket.create_connection(("127.0.0.1", port)) as plain:
-        try:
-            context.wrap_socket(plain).recv(1)
-        except ssl.SSLError:
-            count += 1
-        except ConnectionError:
-            pass
 """
 # Asks hundreds of times before it reads an answer, on several connections.
 PIPELINES = BEGINNING + """
@@ -86,30 +73,27 @@ while True:
 
 
 class Flood:
-    """Some processes of one kind, which do something only within `with flood.on():`."""
+    """A process that does something only within `with flood.on():`; before and after the words are a port, and a
+    certificate that is refused."""
 
-    def __init__(self, stack, program, processes):
+    def __init__(self, stack, *before, after=()):
         crt, key = stack.cert("spiffe://elsewhere.example/agent/acme/stranger")
-        words = [PYTHON, "-c", program, str(stack.port), str(crt), str(key)]
-        self.processes = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
-        assert all(process.stdout.readline() == "ready\n" for process in self.processes)
-        self.tell(signal.SIGSTOP)
-
-    def tell(self, number):
-        for process in self.processes:
-            process.send_signal(number)
+        words = [*map(str, (*before, stack.port, crt, key, *after))]
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout.readline() == "ready\n"
+        self.process.send_signal(signal.SIGSTOP)
 
     @contextlib.contextmanager
     def on(self):
-        self.tell(signal.SIGCONT)
+        self.process.send_signal(signal.SIGCONT)
         yield
-        self.tell(signal.SIGSTOP)
+        self.process.send_signal(signal.SIGSTOP)
 
     def end(self):
-        """How much all of them did."""
-        self.tell(signal.SIGTERM)
-        self.tell(signal.SIGCONT)
-        return sum(int(process.communicate()[0]) for process in self.processes)
+        """How much it did."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.send_signal(signal.SIGCONT)
+        return int(self.process.communicate()[0])
 
 
 def sample(connection, seconds):
@@ -125,12 +109,18 @@ def percentile(times, percent):
     return sorted(times)[len(times) * percent // 100]
 
 
-def compare(stack, program, processes, rounds):
-    """Quiet and flooded seconds by turns, so that what else the machine does falls on both."""
+def handshakes(stack, connections):
+    """So many clients that are refused, and begin anew at once."""
+    return Flood(stack, REPOSITORY / "build" / "bench" / "flood", after=[connections])
+
+
+def measure(stack, flood, rounds):
+    """Quiet and flooded seconds by turns, so that what else the machine does falls on both: how much the flood did, and
+    how long the answers took without and with it."""
     agent = stack.agent()
     assert agent.register().status_code == 201
     connection = stack.connection(agent.crt, agent.key)
-    flood, quiet, loud = Flood(stack, program, processes), [], []
+    quiet, loud = [], []
     sample(connection, 0.5)
     for _ in range(rounds):
         quiet += sample(connection, 1)
@@ -140,17 +130,24 @@ def compare(stack, program, processes, rounds):
     print(f"\n{done} in {rounds} s; p50 {statistics.median(quiet) * 1e3:.2f} ms quiet, "
           f"{statistics.median(loud) * 1e3:.2f} ms beside them; p99 {percentile(quiet, 99) * 1e3:.2f} and "
           f"{percentile(loud, 99) * 1e3:.2f} ms")
+    return done, quiet, loud
+
+
+def compare(stack, flood, rounds):
+    done, quiet, loud = measure(stack, flood, rounds)
     assert statistics.median(loud) < 5 * statistics.median(quiet)
     assert percentile(loud, 99) < 5 * percentile(quiet, 99)
     return done
 
 
 def test_a_flood_of_refused_handshakes(make_stack):
-    assert compare(make_stack("--workers", "1"), HANDSHAKES, 2, 4) > 30
+    stack = make_stack("--workers", "1")
+    assert compare(stack, handshakes(stack, 64), 4) > 30
 
 
 def test_a_flood_of_pipelined_requests(make_stack):
-    assert compare(make_stack("--workers", "1"), PIPELINES, 1, 3) > 3000
+    stack = make_stack("--workers", "1")
+    assert compare(stack, Flood(stack, PYTHON, "-c", PIPELINES), 3) > 3000
 
 
 def test_new_clients_come_in_beside_a_crowd_that_asks(make_stack):
@@ -158,26 +155,30 @@ def test_new_clients_come_in_beside_a_crowd_that_asks(make_stack):
     stack = make_stack("--workers", "1")
     agent = stack.agent()
     context = stack.context(agent.crt, agent.key)
-    flood, alone, many = Flood(stack, CROWD, 1), [], []
+    flood, alone, many = Flood(stack, PYTHON, "-c", CROWD), [], []
 
     def come():
         with TlsConnection(stack.port, context) as connection:
             assert connection.ask(request("GET", "/livez")).status_code == 200
 
-    def measure(count):
+    def seconds_for(count):
         start = time.monotonic()
         assert not any(at_once([come] * count))
         return time.monotonic() - start
 
     with flood.on():
         for _ in range(3):
-            alone.append(measure(1))
-            many.append(measure(24))
+            alone.append(seconds_for(1))
+            many.append(seconds_for(24))
     assert flood.end() > 1000000
     print(f"\n{statistics.median(alone):.2f} s alone, {statistics.median(many):.2f} s with 23 others")
     assert statistics.median(many) < 4 * statistics.median(alone)
 
 
 @pytest.mark.long
-def test_a_long_flood_of_refused_handshakes(make_stack):
-    assert compare(make_stack("--workers", "1"), HANDSHAKES, 2, 30) > 500
+def test_two_thousand_handshakes_a_second(make_stack):
+    """More than a worker can refuse in full: what is beyond the limits by address is refused before TLS begins."""
+    stack, rounds = make_stack("--workers", "1", build=REPOSITORY / "build"), 20
+    done, quiet, loud = measure(stack, handshakes(stack, 4000), rounds)
+    assert done > 2000 * rounds
+    assert statistics.median(loud) < 2 * statistics.median(quiet)
