@@ -1,4 +1,5 @@
-/* eventd's statements, one row each. */
+/* The table of eventd's statements: the name, the text (from sql/eventd.sql) and the shape of each.
+ * Says nothing to the database itself. */
 #include "eventd/eventd.h"
 
 #define STATEMENT(name, text) static const char sql_##name[] = text;

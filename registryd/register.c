@@ -1,8 +1,8 @@
 /* POST /v1/mesh/register and GET /v1/mesh/self: one row of the batched upsert, or of the look-up,
  * per request. Writes agent_registry and identity_outbox through sql/registryd.sql and nothing
  * else. */
+#include "registryd/change.h"
 #include "registryd/hints.h"
-#include "registryd/registryd.h"
 
 #include "common/clock.h"
 #include "common/ids.h"
@@ -17,8 +17,8 @@ static const char agent_id_constraint[] = "ux_agent_registry_tenant_agent";
 
 /* The statement's parameters, in its order. */
 enum register_param {
-    PARAM_TENANT_ID,
-    PARAM_SPIFFE_ID,
+    PARAM_TENANT_ID = CHANGE_TENANT_ID,
+    PARAM_SPIFFE_ID = CHANGE_SPIFFE_ID,
     PARAM_AGENT_ID,
     PARAM_REQUEST_ID,
     PARAM_HOSTNAME,
@@ -37,23 +37,7 @@ enum register_param {
     PARAM_COUNT,
 };
 
-/* A registration on its way. Its parameters are kept: when its row came after the statement's
- * snapshot, the same request is asked again. */
-struct registration {
-    struct registryd *daemon;
-    struct ipc_reply_to to;
-    uint64_t revision; /* of the cache entry when the statement was sent */
-    int64_t sent_ms;
-    bool asked_again;
-    struct str params[PARAM_COUNT];
-    char *text; /* what the views in params point into */
-};
-
-static void registration_free(struct registration *registration)
-{
-    free(registration->text);
-    free(registration);
-}
+_Static_assert((int)PARAM_COUNT <= (int)CHANGE_PARAMS_MAX, "they fit a change");
 
 /* "uuid,uuid,…" as the statement gives it, to 16 bytes each; returns how many bytes. */
 static size_t parse_event_ids(struct str text, uint8_t ids[EVENTS_MAX * 16])
@@ -70,10 +54,11 @@ static size_t parse_event_ids(struct str text, uint8_t ids[EVENTS_MAX * 16])
     return count * 16;
 }
 
-static void answer_registered(struct registration *registration, const struct pg_answer *answer,
-                              struct cache_agent *agent, enum agent_state state)
+static void answer_registered(const struct change *registration, const struct pg_answer *answer,
+                              enum agent_state state)
 {
     struct registryd *daemon = registration->daemon;
+    struct cache_agent *agent = change_agent(registration);
     uint8_t ids[EVENTS_MAX * 16];
     int outcome = atoi(pg_value(answer, 0, 1).ptr);
     struct msg_mesh_registered reply = {
@@ -88,59 +73,17 @@ static void answer_registered(struct registration *registration, const struct pg
     daemon->metrics.registry_registrations_total[reply.created ? REGISTRATION_CREATED
                                                                : REGISTRATION_EXISTING]++;
     daemon->metrics.registry_fingerprint_drifts_total += reply.fingerprint_drift;
-    cache_fill(agent, registration->params[PARAM_AGENT_ID], state,
-               cache_changed_from(pg_value(answer, 0, 4)), registration->revision,
-               registration->sent_ms);
+    change_applied(registration, registration->params[PARAM_AGENT_ID], state,
+                   pg_value(answer, 0, 4));
     hints_publish(daemon->hints);
     ipc_reply(registration->to, MSG_mesh_registered, &reply);
 }
 
-static struct cache_agent *agent_of(const struct registration *registration)
-{
-    return cache_get(&registration->daemon->cache, registration->params[PARAM_TENANT_ID],
-                     registration->params[PARAM_SPIFFE_ID]);
-}
-
-static void on_registered(void *arg, const struct pg_answer *answer);
-
-/* Sends the statement; on a full queue the request is answered and done with. */
-static void submit(struct registration *registration)
-{
-    struct registryd *daemon = registration->daemon;
-    struct cache_agent *agent = agent_of(registration);
-
-    registration->revision = agent->revision;
-    registration->sent_ms = clock_monotonic_ms();
-    if (back_submit(&daemon->back, &registryd_statements[STATEMENT_REGISTER], cache_key(agent),
-                    registration->params, on_registered, registration))
-        return;
-    back_fail_full(registration->to);
-    registration_free(registration);
-}
-
-/* Another connection wrote this row while the statement looked: a new snapshot sees it. Returns
- * whether the statement is sent again. */
-static bool ask_again(struct registration *registration)
-{
-    if (registration->asked_again)
-        return false;
-    registration->asked_again = true;
-    submit(registration);
-    return true;
-}
-
 /* The state comes before the outcome: a request that was registered, and is sent again after its
  * agent was revoked, is refused like any other. */
-static void refuse_state(const struct registration *registration, struct cache_agent *agent)
-{
-    cache_invalidate(&registration->daemon->cache, agent); /* it may be believed active */
-    ipc_fail(registration->to, ERROR_FORBIDDEN, "the agent's state does not allow it to register");
-}
-
 static void on_registered(void *arg, const struct pg_answer *answer)
 {
-    struct registration *registration = arg;
-    struct cache_agent *agent = agent_of(registration);
+    struct change *registration = arg;
     bool answered = answer->outcome == PG_OK;
     enum agent_state state =
         answered ? agent_state_from_name(pg_value(answer, 0, 0)) : AGENT_UNKNOWN;
@@ -151,15 +94,15 @@ static void on_registered(void *arg, const struct pg_answer *answer)
     else if (!answered)
         back_fail(registration->to, answer);
     else if (state == AGENT_QUARANTINED || state == AGENT_REVOKED)
-        refuse_state(registration, agent);
+        change_refuse_state(registration, "the agent's state does not allow it to register");
     else if (pg_value(answer, 0, 1).ptr)
-        answer_registered(registration, answer, agent, state);
-    else if (ask_again(registration))
+        answer_registered(registration, answer, state);
+    else if (change_ask_again(registration))
         return;
     else
         ipc_fail(registration->to, ERROR_UNAVAILABLE,
                  "the registration is being written elsewhere");
-    registration_free(registration);
+    change_free(registration);
 }
 
 /* How long an agent counts as live after its last heartbeat on record: three intervals (the
@@ -174,15 +117,15 @@ void registryd_register(void *arg, struct ipc_reply_to to, const struct message 
 {
     struct registryd *daemon = arg;
     const struct msg_mesh_register *body = &message->body.mesh_register;
-    struct registration *registration = memory_new(1, sizeof(*registration));
     char request_id[UUID_TEXT_BYTES], received_ms[STR_NUMBER_BYTES], live[STR_NUMBER_BYTES],
         split_brain[STR_NUMBER_BYTES];
-    struct cache_agent *agent;
 
     ids_uuid_text(message->id.bytes, request_id);
-    *registration = (struct registration){
+    const struct change registration = {
         .daemon = daemon,
         .to = to,
+        .statement = STATEMENT_REGISTER,
+        .answer = on_registered,
         .params = {body->tenant_id, body->spiffe_id, body->agent_id, str_from(request_id),
                    body->hostname, body->fingerprint, body->endpoint, body->version,
                    body->capabilities, body->metadata, body->source_ip, body->source_ip_claimed,
@@ -190,11 +133,7 @@ void registryd_register(void *arg, struct ipc_reply_to to, const struct message 
                    str_from(daemon->back.node), str_from_number(live_seconds(daemon), live),
                    str_from_number(daemon->options.mesh_split_brain_seconds, split_brain)},
     };
-    registration->text = str_keep_all(registration->params, PARAM_COUNT);
-    agent = agent_of(registration);
-    if (agent->dirty) /* its key makes the registration wait for this write: it is newer */
-        heartbeat_write(daemon, agent);
-    submit(registration);
+    change_submit(&registration);
 }
 
 /* ---- GET /v1/mesh/self ---------------------------------------------------------------------- */
