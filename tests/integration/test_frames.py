@@ -13,15 +13,15 @@ ID = bytes(range(16))
 STRANGER = 4242
 
 # Runs as the stack's user. Sends each case on a connection of its own, and reads until the end or until that many
-# messages have come; says how each ended.
+# messages have come; says how each ended. What follows enough of them may be half a message, and is left out.
 SENDER = """
 import json, socket, sys
 path, cases, enough = json.load(sys.stdin)
-def messages(data):
-    count = 0
-    while len(data) >= 4 and len(data) >= 4 + (length := int.from_bytes(data[:4], "big")):
-        data, count = data[4 + length:], count + 1
-    return count
+def whole(data):
+    count = end = 0
+    while len(data) >= end + 4 and len(data) >= (after := end + 4 + int.from_bytes(data[end:end + 4], "big")):
+        count, end = count + 1, after
+    return count, end
 def send(data):
     with socket.socket(socket.AF_UNIX) as peer:
         peer.settimeout(10)
@@ -29,13 +29,14 @@ def send(data):
         answer = b""
         try:
             peer.sendall(bytes.fromhex(data))
-            while messages(answer) < enough and (more := peer.recv(65536)):
+            while whole(answer)[0] < enough and (more := peer.recv(65536)):
                 answer += more
         except ConnectionError:
             pass
         except TimeoutError:
             return ["open", answer.hex()]
-    return ["closed" if messages(answer) < enough else "enough", answer.hex()]
+    count, end = whole(answer)
+    return ["closed", answer.hex()] if count < enough else ["enough", answer[:end].hex()]
 print(json.dumps([send(case) for case in cases]))
 """
 FOR_EVER = 1000000
