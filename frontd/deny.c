@@ -4,26 +4,12 @@
 #include "frontd/deny.h"
 
 #include "common/log.h"
-#include "common/memory.h"
 
 #include <stdlib.h>
-#include <uthash.h>
 
-struct deny_entry {
-    UT_hash_handle hh;
-    size_t len;
-    char key[]; /* tenant_id, NUL, spiffe_id, NUL */
-};
-
-static void set_free(struct deny_entry **set)
+void deny_open(struct deny *deny, size_t max)
 {
-    struct deny_entry *entry, *next;
-
-    HASH_ITER(hh, *set, entry, next)
-    {
-        HASH_DEL(*set, entry);
-        free(entry);
-    }
+    *deny = (struct deny){.in_force.max = max, .coming.max = max};
 }
 
 /* ---- taking --------------------------------------------------------------------------------- */
@@ -35,26 +21,8 @@ static void note_full(struct deny *deny)
     if (!deny->full)
         log_error("the deny list is full: identities beyond it are refused by request, not in the "
                   "handshake; raise limits.denied",
-                  LOG_NUMBER("denied", (long long)deny->max));
+                  LOG_NUMBER("denied", (long long)deny->in_force.max));
     deny->full = true;
-}
-
-static bool set_add(struct deny *deny, struct deny_entry **set, struct str key)
-{
-    struct deny_entry *entry;
-
-    HASH_FIND(hh, *set, key.ptr, key.len, entry);
-    if (entry)
-        return false;
-    if (HASH_COUNT(*set) >= deny->max) {
-        note_full(deny);
-        return false;
-    }
-    entry = memory_new(1, sizeof(*entry) + key.len);
-    entry->len = key.len;
-    memcpy(entry->key, key.ptr, key.len);
-    HASH_ADD(hh, *set, key, key.len, entry);
-    return true;
 }
 
 /* The next "tenant_id NUL spiffe_id NUL" of ids, which moves behind it; absent at the end, or where
@@ -73,13 +41,18 @@ static struct str next_key(struct str *ids)
     return key;
 }
 
-static bool set_add_all(struct deny *deny, struct deny_entry **set, struct str ids)
+static bool add_all(struct deny *deny, struct deny_set *set, struct str ids)
 {
     bool added = false;
     struct str key;
 
-    while ((key = next_key(&ids)).ptr)
-        added |= set_add(deny, set, key);
+    while ((key = next_key(&ids)).ptr) {
+        enum deny_outcome outcome = deny_set_add(set, key);
+
+        added |= outcome == DENY_ADDED;
+        if (outcome == DENY_FULL)
+            note_full(deny);
+    }
     if (ids.len > 0)
         log_error("a malformed part of the deny list", LOG_NUMBER("bytes", (long long)ids.len));
     return added;
@@ -87,16 +60,16 @@ static bool set_add_all(struct deny *deny, struct deny_entry **set, struct str i
 
 static void begin_list(struct deny *deny)
 {
-    set_free(&deny->coming);
+    deny_set_clear(&deny->coming);
     deny->is_coming = true;
     deny->full = false;
 }
 
 static void finish_list(struct deny *deny)
 {
-    set_free(&deny->in_force);
+    deny_set_clear(&deny->in_force);
     deny->in_force = deny->coming;
-    deny->coming = NULL;
+    deny->coming = (struct deny_set){.max = deny->in_force.max};
     deny->is_coming = false;
     deny->complete = true;
 }
@@ -107,7 +80,7 @@ bool deny_take(struct deny *deny, const struct msg_deny_list *part)
 
     if (part->first)
         begin_list(deny);
-    changed = set_add_all(deny, deny->is_coming ? &deny->coming : &deny->in_force, part->ids);
+    changed = add_all(deny, deny->is_coming ? &deny->coming : &deny->in_force, part->ids);
     if (deny->is_coming)
         changed = part->last;
     if (part->last && deny->is_coming)
@@ -122,19 +95,16 @@ bool deny_take(struct deny *deny, const struct msg_deny_list *part)
 /* Runs on the small stack of a handshake's job: the key is not made there. */
 static bool is_listed(const struct deny *deny, struct str tenant_id, struct str spiffe_id)
 {
-    size_t len = tenant_id.len + spiffe_id.len + 2;
-    cleanup_free char *key = memory_new(1, len);
-    struct deny_entry *entry;
+    struct str key = deny_key_new(tenant_id, spiffe_id);
+    bool listed = deny_set_has(&deny->in_force, key);
 
-    memcpy(key, tenant_id.ptr, tenant_id.len);
-    memcpy(key + tenant_id.len + 1, spiffe_id.ptr, spiffe_id.len);
-    HASH_FIND(hh, deny->in_force, key, len, entry);
-    return entry != NULL;
+    free((char *)key.ptr);
+    return listed;
 }
 
 const char *deny_refusal(const struct deny *deny, const struct identity *identity)
 {
-    if (!deny->in_force || !identity->spiffe_id || !identity->tenant.ptr)
+    if (deny_count(deny) == 0 || !identity->spiffe_id || !identity->tenant.ptr)
         return NULL;
     return is_listed(deny, identity->tenant, str_from(identity->spiffe_id))
                ? "the identity is revoked"
@@ -143,11 +113,11 @@ const char *deny_refusal(const struct deny *deny, const struct identity *identit
 
 size_t deny_count(const struct deny *deny)
 {
-    return HASH_COUNT(deny->in_force);
+    return deny->in_force.count;
 }
 
 void deny_clear(struct deny *deny)
 {
-    set_free(&deny->in_force);
-    set_free(&deny->coming);
+    deny_set_clear(&deny->in_force);
+    deny_set_clear(&deny->coming);
 }

@@ -2,21 +2,22 @@
 #ifndef CAF_FRONTD_DENY_H
 #define CAF_FRONTD_DENY_H
 
+#include "common/deny_set.h"
 #include "frontd/identity.h"
 #include "proto/proto.h"
 
-struct deny_entry;
-
-/* Zeroed but for max: nothing received yet. */
+/* As deny_open makes it: nothing received yet. */
 struct deny {
-    size_t max; /* identities of one list */
-    struct deny_entry *in_force;
-    struct deny_entry *coming; /* a whole new list that is not complete yet */
+    struct deny_set in_force;
+    struct deny_set coming; /* a whole new list that is not complete yet */
     bool is_coming;
     bool complete;   /* a whole list has been received, once */
     bool full;       /* identities are missing, as there were more than max */
     uint64_t serial; /* of registryd's list, up to which the one in force is complete */
 };
+
+/* A list holds at most max identities. */
+void deny_open(struct deny *deny, size_t max);
 
 /* Takes a part of the list. What is in force stays in force until a list that takes its place is
  * complete; a change applies at once. Returns whether what is in force is another than before:

@@ -44,7 +44,7 @@ static void on_deny_timer(evutil_socket_t fd, short what, void *arg)
 
 void deny_link_open(struct worker *worker)
 {
-    worker->deny.max = (size_t)worker->options.limits_denied;
+    deny_open(&worker->deny, (size_t)worker->options.limits_denied);
     worker->deny_timer = evtimer_new(worker->service.base, on_deny_timer, worker);
     if (!worker->deny_timer)
         log_fatal("out of memory");

@@ -2,52 +2,45 @@
  * to the workers that subscribed. Must never take an identity off the list but by a whole load.
  *
  * The list is in the order in which identities came to it, and a subscriber is a place in it: what
- * is behind that place has been pushed. So the first list, a change, a thousand changes at once and
+ * is before that place has been pushed. So the first list, a change, a thousand changes at once and
  * a worker that reads slowly are one thing; what a worker does not take costs no memory here. */
 #include "registryd/deny_list.h"
 
 #include "registryd/registryd.h"
 
 #include "common/clock.h"
+#include "common/deny_set.h"
 #include "common/log.h"
 #include "common/memory.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <uthash.h>
 #include <utlist.h>
 
 enum {
     UNSENT_MAX = 1 << 20, /* bytes on their way to one worker, beyond which the next frame waits */
     PUSH_AGAIN_MS = 5,
     LOAD_AGAIN_MS = 1000,
-    NUMBER_TEXT_BYTES = 24,
-};
-
-struct deny_entry {
-    UT_hash_handle hh; /* iterates in the order of coming */
-    uint64_t load;     /* the last load that found it, or during which it came */
-    uint64_t serial;
-    size_t len;
-    char key[]; /* as it is pushed: tenant_id, NUL, spiffe_id, NUL */
 };
 
 struct deny_subscriber {
     struct ipc_channel *channel;
-    struct deny_entry *place; /* the first that has not been pushed; NULL: all have */
-    bool begins;              /* the next frame begins the list anew */
+    size_t place; /* the number of the first identity that has not been pushed */
+    bool begins;  /* the next frame begins the list anew */
     struct deny_subscriber *prev, *next;
 };
 
 struct deny_list {
     struct registryd *daemon;
-    struct deny_entry *entries;
-    uint64_t serial; /* of the list: moves with each change */
+    struct deny_set known;
+    uint64_t base; /* serial of known before its first identity: each that comes adds one */
     struct deny_subscriber *subscribers;
     struct event *push_timer, *load_timer;
 
-    uint64_t load; /* counts the loads begun */
-    bool loading, full;
+    uint64_t load;         /* counts the loads begun */
+    struct deny_set found; /* what the load under way has found, or somebody told meanwhile */
+    bool loading;
+    bool full;                   /* identities are missing… */
+    bool missed;                 /* …that this load or somebody meanwhile has named */
     bool loaded;                 /* once, so that it may be pushed */
     bool whole;                  /* since the database's history began */
     char *tenant_id, *spiffe_id; /* the last that the load under way has found */
@@ -63,21 +56,29 @@ static void subscriber_end(struct deny_list *deny, struct deny_subscriber *subsc
     free(subscriber);
 }
 
+static bool has_more(const struct deny_list *deny, const struct deny_subscriber *subscriber)
+{
+    return subscriber->place < deny->known.count;
+}
+
 /* The next frame: as many identities as fit. False: the worker is gone. */
 static bool push_frame(const struct deny_list *deny, struct deny_subscriber *subscriber)
 {
     char ids[PROTO_DENY_IDS_MAX];
     struct msg_deny_list frame = {.first = subscriber->begins, .ids = {ids, 0}};
-    const struct deny_entry *entry;
 
-    while ((entry = subscriber->place) && frame.ids.len + entry->len <= sizeof(ids)) {
-        memcpy(ids + frame.ids.len, entry->key, entry->len);
-        frame.ids.len += entry->len;
-        subscriber->place = entry->hh.next;
+    while (has_more(deny, subscriber)) {
+        struct str key = deny_set_key(&deny->known, subscriber->place);
+
+        if (frame.ids.len + key.len > sizeof(ids))
+            break;
+        memcpy(ids + frame.ids.len, key.ptr, key.len);
+        frame.ids.len += key.len;
+        subscriber->place++;
     }
     subscriber->begins = false;
-    frame.last = !subscriber->place;
-    frame.serial = frame.last ? deny->serial : subscriber->place->serial - 1;
+    frame.last = !has_more(deny, subscriber);
+    frame.serial = deny->base + subscriber->place;
     return ipc_push(subscriber->channel, MSG_deny_list, &frame);
 }
 
@@ -86,7 +87,7 @@ static bool push_some(const struct deny_list *deny, struct deny_subscriber *subs
 {
     if (!ipc_push_is_open(subscriber->channel)) /* with nothing to push, nothing else would tell */
         return false;
-    while (subscriber->begins || subscriber->place) {
+    while (subscriber->begins || has_more(deny, subscriber)) {
         if (ipc_channel_unsent(subscriber->channel) > UNSENT_MAX)
             return true;
         if (!push_frame(deny, subscriber))
@@ -107,7 +108,7 @@ static void on_push_timer(evutil_socket_t fd, short what, void *arg)
     {
         if (!push_some(deny, subscriber))
             subscriber_end(deny, subscriber);
-        else if (subscriber->place)
+        else if (has_more(deny, subscriber))
             event_add(deny->push_timer, &again);
     }
 }
@@ -121,7 +122,7 @@ static void push_soon(struct deny_list *deny)
 static void begin_anew(struct deny_list *deny, struct deny_subscriber *subscriber)
 {
     subscriber->begins = true;
-    subscriber->place = deny->entries;
+    subscriber->place = 0;
     push_soon(deny);
 }
 
@@ -165,22 +166,6 @@ void deny_list_subscribe(struct deny_list *deny, struct ipc_reply_to to)
 
 /* ---- the list ------------------------------------------------------------------------------- */
 
-static struct deny_entry *entry_new(struct str tenant_id, struct str spiffe_id)
-{
-    size_t len = tenant_id.len + spiffe_id.len + 2;
-    struct deny_entry *entry = memory_new(1, sizeof(*entry) + len);
-
-    entry->len = len;
-    memcpy(entry->key, tenant_id.ptr, tenant_id.len);
-    memcpy(entry->key + tenant_id.len + 1, spiffe_id.ptr, spiffe_id.len);
-    return entry;
-}
-
-static bool has_room(const struct deny_list *deny)
-{
-    return deny_list_count(deny) < (size_t)deny->daemon->options.deny_identities_max;
-}
-
 /* What does not fit is refused by each request still, as its state says; only its handshake is not.
  */
 static void note_full(struct deny_list *deny)
@@ -189,41 +174,22 @@ static void note_full(struct deny_list *deny)
         log_error("the deny list is full: identities beyond it are refused by request, not in the "
                   "handshake; raise deny.identities_max here and limits.denied in frontd",
                   LOG_NUMBER("identities_max", deny->daemon->options.deny_identities_max));
-    deny->full = true;
-}
-
-static void entry_append(struct deny_list *deny, struct deny_entry *entry)
-{
-    struct deny_subscriber *subscriber;
-
-    entry->serial = ++deny->serial;
-    HASH_ADD(hh, deny->entries, key, entry->len, entry);
-    if (!deny->loaded)
-        return;
-    DL_FOREACH(deny->subscribers, subscriber)
-    {
-        if (!subscriber->place)
-            subscriber->place = entry;
-    }
-    push_soon(deny);
+    deny->full = deny->missed = true;
 }
 
 bool deny_list_add(struct deny_list *deny, struct str tenant_id, struct str spiffe_id)
 {
-    struct deny_entry *entry = entry_new(tenant_id, spiffe_id), *known;
+    struct str key = deny_key_new(tenant_id, spiffe_id);
+    enum deny_outcome outcome = deny_set_add(&deny->known, key);
 
-    HASH_FIND(hh, deny->entries, entry->key, entry->len, known);
-    if (!known && has_room(deny)) {
-        entry->load = deny->load;
-        entry_append(deny, entry);
-        return true;
-    }
-    if (known)
-        known->load = deny->load;
-    else
+    if (outcome == DENY_FULL)
         note_full(deny);
-    free(entry);
-    return false;
+    else if (deny->loading)
+        deny_set_add(&deny->found, key);
+    if (outcome == DENY_ADDED && deny->loaded)
+        push_soon(deny);
+    free((char *)key.ptr);
+    return outcome == DENY_ADDED;
 }
 
 /* ---- loading -------------------------------------------------------------------------------- */
@@ -236,20 +202,19 @@ struct page {
     uint64_t load;
 };
 
-/* Takes off what this load has not found, and nobody has told since it began. */
+/* Takes off what this load has not found, and nobody has told since it began: all that it has is
+ * known, so that the two are the same where they are as many. The serial goes on by one. */
 static size_t remove_unfound(struct deny_list *deny)
 {
-    struct deny_entry *entry, *next;
-    size_t removed = 0;
+    size_t removed = deny->known.count - deny->found.count;
 
-    HASH_ITER(hh, deny->entries, entry, next)
-    {
-        if (entry->load == deny->load)
-            continue;
-        HASH_DEL(deny->entries, entry);
-        free(entry);
-        removed++;
+    if (removed > 0) {
+        deny->base += removed + 1;
+        deny_set_clear(&deny->known);
+        deny->known = deny->found;
+        deny->found = (struct deny_set){.max = deny->known.max};
     }
+    deny_set_clear(&deny->found);
     return removed;
 }
 
@@ -258,13 +223,10 @@ static void finish_load(struct deny_list *deny)
     size_t removed = remove_unfound(deny);
 
     deny->loading = false;
-    if (removed > 0) {
-        deny->serial++;
+    deny->full = deny->missed;
+    if (removed > 0)
         log_warn("identities left the deny list: the database says no more that they are revoked",
                  LOG_NUMBER("identities", (long long)removed));
-    }
-    if (has_room(deny))
-        deny->full = false;
     if (!deny->whole)
         log_info("the deny list is loaded",
                  LOG_NUMBER("identities", (long long)deny_list_count(deny)));
@@ -322,12 +284,11 @@ static void on_page(void *arg, const struct pg_answer *answer)
 static void ask_page(struct deny_list *deny)
 {
     struct registryd *daemon = deny->daemon;
-    char rows[NUMBER_TEXT_BYTES];
-    struct str params[] = {str_from(deny->tenant_id), str_from(deny->spiffe_id), {rows, 0}};
+    char rows[STR_NUMBER_BYTES];
+    struct str params[] = {str_from(deny->tenant_id), str_from(deny->spiffe_id),
+                           str_from_number(daemon->options.feed_rows_per_read, rows)};
     struct page *page = memory_new(1, sizeof(*page));
 
-    params[2].len =
-        (size_t)snprintf(rows, sizeof(rows), "%lld", (long long)daemon->options.feed_rows_per_read);
     *page = (struct page){deny, deny->load};
     if (back_submit(&daemon->back, &registryd_statements[STATEMENT_REVOKED], STR_ABSENT, params,
                     on_page, page)) {
@@ -349,6 +310,8 @@ static void begin_load(struct deny_list *deny)
 {
     deny->load++;
     deny->loading = true;
+    deny->missed = false;
+    deny_set_clear(&deny->found);
     event_del(deny->load_timer);
     note_place(deny, STR(""), STR(""));
     ask_page(deny);
@@ -375,7 +338,7 @@ bool deny_list_is_whole(const struct deny_list *deny)
 
 size_t deny_list_count(const struct deny_list *deny)
 {
-    return HASH_COUNT(deny->entries);
+    return deny->known.count;
 }
 
 size_t deny_list_subscribers(const struct deny_list *deny)
@@ -402,6 +365,7 @@ struct deny_list *deny_list_open(struct registryd *daemon)
     struct deny_list *deny = memory_new(1, sizeof(*deny));
 
     deny->daemon = daemon;
+    deny->known.max = deny->found.max = (size_t)daemon->options.deny_identities_max;
     deny->push_timer = evtimer_new(daemon->back.service.base, on_push_timer, deny);
     deny->load_timer = evtimer_new(daemon->back.service.base, on_load_timer, deny);
     if (!deny->push_timer || !deny->load_timer)
@@ -420,14 +384,9 @@ void deny_list_stop(struct deny_list *deny)
 
 void deny_list_close(struct deny_list *deny)
 {
-    struct deny_entry *entry, *next;
-
     deny_list_stop(deny);
-    HASH_ITER(hh, deny->entries, entry, next)
-    {
-        HASH_DEL(deny->entries, entry);
-        free(entry);
-    }
+    deny_set_clear(&deny->known);
+    deny_set_clear(&deny->found);
     event_free(deny->push_timer);
     event_free(deny->load_timer);
     free(deny->tenant_id);
