@@ -182,31 +182,34 @@ static int64_t patience_ms(const struct frontd_options *options, enum exchange_p
     }
 }
 
-bool exchange_try_call(struct exchange *exchange, size_t slot, enum proto_peer peer,
-                       enum message_type type, const void *body, enum exchange_patience patience,
-                       exchange_answer_fn *answer)
+enum error_code exchange_try_call(struct exchange *exchange, size_t slot, enum proto_peer peer,
+                                  enum message_type type, const void *body,
+                                  enum exchange_patience patience, exchange_answer_fn *answer)
 {
     struct exchange_call *call = &exchange->calls[slot];
     int64_t deadline_ms = patience_ms(&exchange->worker->options, patience);
     bool is_operator = exchange->identity->kind == IDENTITY_OPERATOR;
 
     if (!worker_may_call(exchange->worker, peer, is_operator))
-        return false;
+        return ERROR_UNAVAILABLE;
     call->exchange = exchange;
     call->answer = answer;
     call->call = ipc_client_call(worker_backend(exchange->worker, peer), type, body, deadline_ms,
                                  on_answer, call);
-    return call->call != NULL;
+    return call->call ? ERROR_NONE : ERROR_INTERNAL; /* there was room: the body is out of bounds */
 }
 
 bool exchange_call(struct exchange *exchange, size_t slot, enum proto_peer peer,
                    enum message_type type, const void *body, enum exchange_patience patience,
                    exchange_answer_fn *answer)
 {
-    if (exchange_try_call(exchange, slot, peer, type, body, patience, answer))
-        return true;
-    exchange_fail(exchange, ERROR_UNAVAILABLE, "too many requests wait for this service", NULL);
-    return false;
+    enum error_code code = exchange_try_call(exchange, slot, peer, type, body, patience, answer);
+
+    if (code == ERROR_UNAVAILABLE)
+        exchange_fail(exchange, code, "too many requests wait for this service", NULL);
+    else if (code != ERROR_NONE)
+        exchange_fail(exchange, code, "the request could not be put into words", NULL);
+    return code == ERROR_NONE;
 }
 
 static const struct recovery register_first = {

@@ -80,13 +80,14 @@ void exchange_fail_method(struct exchange *exchange, const char *allow);
  * seconds. */
 enum exchange_patience { PATIENCE_READ, PATIENCE_WRITE, PATIENCE_CHECK };
 
-/* As exchange_call, but when the call cannot be made the exchange is not answered. */
-bool exchange_try_call(struct exchange *exchange, size_t slot, enum proto_peer peer,
-                       enum message_type type, const void *body, enum exchange_patience patience,
-                       exchange_answer_fn *answer);
+/* As exchange_call, but when the call cannot be made the exchange is not answered. ERROR_NONE: it
+ * is made; UNAVAILABLE: too many wait already; INTERNAL: body is out of the message's bounds. */
+enum error_code exchange_try_call(struct exchange *exchange, size_t slot, enum proto_peer peer,
+                                  enum message_type type, const void *body,
+                                  enum exchange_patience patience, exchange_answer_fn *answer);
 
 /* Calls a backend; the call takes slot `slot` until its answer. False: it could not be made, and
- * the exchange has been answered with 503. */
+ * the exchange has been answered with 503, or with 500 where that is our own fault. */
 bool exchange_call(struct exchange *exchange, size_t slot, enum proto_peer peer,
                    enum message_type type, const void *body, enum exchange_patience patience,
                    exchange_answer_fn *answer);

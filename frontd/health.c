@@ -87,8 +87,8 @@ static void ask_all(struct exchange *exchange,
     checks->waiting = ASKED_COUNT;
     exchange->state = checks;
     for (size_t i = 0; i < ASKED_COUNT; i++)
-        if (!exchange_try_call(exchange, i, asked[i].peer, MSG_status_get, &nothing, PATIENCE_CHECK,
-                               on_status))
+        if (exchange_try_call(exchange, i, asked[i].peer, MSG_status_get, &nothing, PATIENCE_CHECK,
+                              on_status) != ERROR_NONE)
             take_busy(checks, i);
     if (checks->waiting == 0)
         report(exchange, checks);

@@ -45,9 +45,9 @@ static inline void run_handler(struct exchange *exchange, unsigned pick)
     free(exchange->state);
 }
 
-bool exchange_try_call(struct exchange *exchange, size_t slot, enum proto_peer peer,
-                       enum message_type type, const void *body, enum exchange_patience patience,
-                       exchange_answer_fn *answer)
+enum error_code exchange_try_call(struct exchange *exchange, size_t slot, enum proto_peer peer,
+                                  enum message_type type, const void *body,
+                                  enum exchange_patience patience, exchange_answer_fn *answer)
 {
     const struct request_id id = {{0}};
     struct message message;
@@ -61,14 +61,14 @@ bool exchange_try_call(struct exchange *exchange, size_t slot, enum proto_peer p
                            PEER_FRONTD, &message, &why));
     free(frame.bytes);
     outcomes++;
-    return true;
+    return ERROR_NONE;
 }
 
 bool exchange_call(struct exchange *exchange, size_t slot, enum proto_peer peer,
                    enum message_type type, const void *body, enum exchange_patience patience,
                    exchange_answer_fn *answer)
 {
-    return exchange_try_call(exchange, slot, peer, type, body, patience, answer);
+    return exchange_try_call(exchange, slot, peer, type, body, patience, answer) == ERROR_NONE;
 }
 
 void exchange_fail(struct exchange *exchange, enum error_code code, const char *message,
