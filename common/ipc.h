@@ -1,7 +1,8 @@
 /* Framed messages over Unix stream sockets: one channel, a server of many, a client that resends.
  *
  * Both ends say HELLO first. A frame that is malformed, too long, from a peer that may not send it,
- * or a HELLO of another version ends that channel with a log line and a count, never the daemon. */
+ * a HELLO of another version, or a descriptor that came and found no room ends that channel with a
+ * log line and a count, never the daemon. */
 #ifndef CAF_COMMON_IPC_H
 #define CAF_COMMON_IPC_H
 

@@ -8,7 +8,7 @@
 
 #include <event2/buffer.h>
 
-enum { IPC_DESCRIPTORS_MAX = 16 }; /* received and not yet taken */
+enum { IPC_DESCRIPTORS_MAX = 16 }; /* received and not yet taken: one more ends the channel */
 
 /* A descriptor that goes out with the byte at this place of the stream. */
 struct ipc_outgoing {

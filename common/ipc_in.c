@@ -12,8 +12,12 @@
 
 enum { READ_BYTES = 65536, DESCRIPTORS_PER_READ = 4 };
 
-static void keep_descriptors(struct ipc_channel *channel, struct msghdr *header)
+/* Keeps what came. False: something did not, for want of room in the process, in the control
+ * buffer, or among those that wait to be taken. */
+static bool keep_descriptors(struct ipc_channel *channel, struct msghdr *header)
 {
+    bool whole = !(header->msg_flags & MSG_CTRUNC);
+
     for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c; c = CMSG_NXTHDR(header, c)) {
         size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 
@@ -23,12 +27,23 @@ static void keep_descriptors(struct ipc_channel *channel, struct msghdr *header)
             int fd;
 
             memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
-            if (channel->received_count < IPC_DESCRIPTORS_MAX)
+            if (channel->received_count < IPC_DESCRIPTORS_MAX) {
                 channel->received[channel->received_count++] = fd;
-            else
+            } else {
                 close(fd);
+                whole = false;
+            }
         }
     }
+    return whole;
+}
+
+/* One descriptor less, and each that follows would be taken for its predecessor. */
+static void end_without_descriptors(struct ipc_channel *channel)
+{
+    log_error("descriptors were lost: no room for them (RLIMIT_NOFILE, or more than are taken)",
+              LOG_TEXT("peer", proto_peer_name(channel->peer)));
+    ipc_channel_end(channel, "descriptors lost");
 }
 
 int ipc_channel_take_descriptor(struct ipc_channel *channel)
@@ -111,8 +126,8 @@ static ssize_t receive(struct ipc_channel *channel)
     got = recvmsg(channel->fd, &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     space.iov_len = got > 0 ? (size_t)got : 0;
     evbuffer_commit_space(channel->in, &space, 1);
-    if (got > 0)
-        keep_descriptors(channel, &header);
+    if (got > 0 && !keep_descriptors(channel, &header))
+        end_without_descriptors(channel);
     return got;
 }
 

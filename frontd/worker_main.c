@@ -208,8 +208,8 @@ static void take_material(struct worker *worker, const struct msg_material *body
     accept_when_complete(worker);
 }
 
-/* Keys that did not arrive (recvmsg(2), MSG_CTRUNC) are replaced by some that nobody else has: the
- * tickets so far end in any case. */
+/* Keys that cannot be read are replaced by some that nobody else has: the tickets so far end in any
+ * case. */
 static void take_ticket_keys(struct worker *worker)
 {
     cleanup_close int fd = ipc_channel_take_descriptor(worker->control);
@@ -253,8 +253,6 @@ static void take_backend(struct worker *worker, uint64_t peer)
         ipc_client_attach(client, fd);
         if (peer == PEER_REGISTRYD)
             deny_link_subscribe(worker);
-    } else if (client) { /* the kernel had no descriptor for it (recvmsg(2), MSG_CTRUNC) */
-        on_backend_lost(worker, (enum proto_peer)peer);
     } else if (fd >= 0) {
         close(fd);
     }
@@ -299,13 +297,13 @@ static void on_control(struct ipc_channel *channel, const struct message *messag
 }
 
 /* Without its supervisor a worker gets no backends and no certificates: it answers what it owes and
- * ends. */
+ * ends. A supervisor that is still there starts another. */
 static void on_control_closed(struct ipc_channel *channel, const char *why, void *arg)
 {
     struct worker *worker = arg;
 
     (void)channel;
-    log_warn("the supervisor is gone", LOG_TEXT("reason", why));
+    log_warn("the supervisor is lost: ending", LOG_TEXT("reason", why));
     service_drain(&worker->service);
 }
 

@@ -4,6 +4,7 @@
 #include "tests/unit/ipc_world.h"
 
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 START_TEST(what_came_before_the_end_is_delivered)
 {
@@ -331,22 +332,76 @@ static void send_with_files(size_t count)
     free(frame.bytes);
 }
 
+/* The channel ended for that reason, when messages had been delivered, and everything that came on
+ * it is closed. before: the descriptors that were open while it stood. */
+static void assert_descriptors_lost(int before, size_t messages)
+{
+    ck_assert_str_eq(world.why, "descriptors lost");
+    ck_assert_uint_eq(world.messages, messages);
+    ck_assert_int_eq(open_descriptors(), before - 1);
+}
+
 START_TEST(descriptors_that_nobody_takes_are_bounded)
 {
-    static const size_t at_once[] = {1, 4, 5, 64};
-    size_t messages = 0;
+    static const size_t at_once[] = {1, 4};
+    size_t sent = 0;
     int before;
 
     shake_hands();
     before = open_descriptors();
-    for (size_t sent = 0; sent < 100; sent += at_once[_i]) {
+    for (; sent < 16; sent += at_once[_i])
         send_with_files(at_once[_i]);
-        messages++;
-    }
-    LOOP_UNTIL(world.base, world.messages == messages);
-    ck_assert_int_gt(open_descriptors(), before);
-    ck_assert_int_le(open_descriptors(), before + 16);
+    LOOP_UNTIL(world.base, world.messages == sent / at_once[_i]);
+    ck_assert_int_eq(open_descriptors(), before + 16);
     ck_assert_int_eq(world.ends, 0);
+    send_with_files(at_once[_i]);
+    LOOP_UNTIL(world.base, world.ends == 1);
+    assert_descriptors_lost(before, sent / at_once[_i]);
+}
+END_TEST
+
+START_TEST(more_descriptors_than_a_read_takes_end_the_channel)
+{
+    static const size_t at_once[] = {5, 64};
+    int before;
+
+    shake_hands();
+    before = open_descriptors();
+    send_with_files(at_once[_i]);
+    send_with_files(1);
+    LOOP_UNTIL(world.base, world.ends == 1);
+    assert_descriptors_lost(before, 0);
+}
+END_TEST
+
+/* The process can open nothing more; the bound before. */
+static struct rlimit forbid_descriptors(void)
+{
+    struct rlimit before, none;
+    int first_free = dup(0);
+
+    close(first_free);
+    getrlimit(RLIMIT_NOFILE, &before);
+    none = (struct rlimit){(rlim_t)first_free, before.rlim_max};
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+    return before;
+}
+
+START_TEST(a_descriptor_that_the_process_has_no_room_for_ends_the_channel)
+{
+    struct rlimit bound;
+    int before;
+
+    shake_hands();
+    before = open_descriptors();
+    bound = forbid_descriptors();
+    peer_ask(&world.peer, 1);
+    LOOP_UNTIL(world.base, world.messages == 1);
+    send_with_files(1);
+    send_with_files(1);
+    LOOP_UNTIL(world.base, world.ends == 1);
+    setrlimit(RLIMIT_NOFILE, &bound);
+    assert_descriptors_lost(before, 1);
 }
 END_TEST
 
@@ -371,6 +426,8 @@ int main(void)
     tcase_add_test(ends, stopped_reading_leaves_sending);
     tcase_add_test(descriptors, descriptors_keep_their_place_among_frames_in_pieces);
     tcase_add_test(descriptors, descriptors_not_yet_sent_are_closed_with_the_channel);
-    tcase_add_loop_test(descriptors, descriptors_that_nobody_takes_are_bounded, 0, 4);
+    tcase_add_loop_test(descriptors, descriptors_that_nobody_takes_are_bounded, 0, 2);
+    tcase_add_loop_test(descriptors, more_descriptors_than_a_read_takes_end_the_channel, 0, 2);
+    tcase_add_test(descriptors, a_descriptor_that_the_process_has_no_room_for_ends_the_channel);
     return suite_run(suite);
 }
