@@ -16,16 +16,20 @@ typedef void exchange_handler(struct exchange *exchange);
 /* The rows of routes.def by number; none: the request found no route. */
 enum route_number {
     ROUTE_none,
-#define ROUTE(method, path, permission, handler) ROUTE_##handler,
+#define ROUTE(method, path, permission, query, handler) ROUTE_##handler,
 #include "frontd/routes.def"
 #undef ROUTE
     ROUTE_COUNT,
 };
 
+/* Who reads a route's query: nobody, and parameters are refused; or its handler. */
+enum route_query { NO_QUERY, QUERY_TABLE };
+
 struct route {
     enum route_number number;
     const char *method, *path;
     unsigned permission; /* MAY_ bit, 0: anyone */
+    enum route_query query;
     exchange_handler *handle;
 };
 

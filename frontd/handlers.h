@@ -4,7 +4,7 @@
 
 #include "frontd/exchange.h"
 
-#define ROUTE(method, path, permission, handler) exchange_handler handler;
+#define ROUTE(method, path, permission, query, handler) exchange_handler handler;
 #include "frontd/routes.def"
 #undef ROUTE
 

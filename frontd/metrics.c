@@ -17,7 +17,7 @@ static const char *route_name(size_t n)
 {
     static const char *const names[] = {
         [ROUTE_none] = "none",
-#define ROUTE(method, path, permission, handler) [ROUTE_##handler] = method " " path,
+#define ROUTE(method, path, permission, query, handler) [ROUTE_##handler] = method " " path,
 #include "frontd/routes.def"
 #undef ROUTE
         NULL,

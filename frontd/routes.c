@@ -1,16 +1,18 @@
-/* The table of routes and the one way through it: route, right, media type, handler. The default is
- * refusal: what has no row is 404, and a row's permission is checked here and nowhere else. */
+/* The table of routes and the one way through it: route, right, media type, query, handler. The
+ * default is refusal: what has no row is 404, and a row's permission is checked here and nowhere
+ * else. */
 #include "frontd/worker.h"
 
 #include "frontd/handlers.h"
+#include "frontd/members.h"
 #include "frontd/route_path.h"
 
 #include <stdio.h>
 #include <strings.h>
 
 static const struct route routes[] = {
-#define ROUTE(method, path, permission, handler)                                                   \
-    {ROUTE_##handler, method, path, permission, handler},
+#define ROUTE(method, path, permission, query, handler)                                            \
+    {ROUTE_##handler, method, path, permission, query, handler},
 #include "frontd/routes.def"
 #undef ROUTE
 };
@@ -77,6 +79,14 @@ static bool media_type_accepted(const struct exchange *exchange)
            (type.len == len || type.ptr[len] == ';' || type.ptr[len] == ' ');
 }
 
+/* False: the exchange has been answered. */
+static bool query_accepted(struct exchange *exchange)
+{
+    struct parameter_value none;
+
+    return exchange->route->query == QUERY_TABLE || parameters_read(exchange, NULL, 0, &none);
+}
+
 void routes_dispatch(struct exchange *exchange)
 {
     char allow[ALLOW_BYTES];
@@ -97,6 +107,6 @@ void routes_dispatch(struct exchange *exchange)
     else if (!media_type_accepted(exchange))
         exchange_fail(exchange, ERROR_UNSUPPORTED_MEDIA_TYPE, "the body must be application/json",
                       NULL);
-    else
+    else if (query_accepted(exchange))
         exchange->route->handle(exchange);
 }

@@ -11,8 +11,8 @@
 static int outcomes; /* of the exchange under way: called, or refused with an error */
 
 static const struct route routes[] = {
-#define ROUTE(method, path, permission, handler)                                                   \
-    {ROUTE_##handler, method, path, permission, handler},
+#define ROUTE(method, path, permission, query, handler)                                            \
+    {ROUTE_##handler, method, path, permission, query, handler},
 #include "frontd/routes.def"
 #undef ROUTE
 };

@@ -235,8 +235,35 @@ def test_head_of_nothing(connection):
     assert connection.is_open()
 
 
-def test_a_query_does_not_change_the_route(connection):
-    assert connection.ask(request("GET", "/livez?a=b&c")).status_code == 200
+ROUTES_WITHOUT_QUERY = [
+    ("POST", "/v1/mesh/register"), ("POST", "/v1/mesh/heartbeat"), ("POST", "/v1/mesh/deregister"),
+    ("GET", "/v1/mesh/self"), ("GET", "/api/v1/mesh/self"), ("GET", "/health"), ("GET", "/livez"), ("GET", "/readyz"),
+]
+
+
+@pytest.mark.parametrize("method, path", ROUTES_WITHOUT_QUERY)
+def test_a_parameter_that_a_route_does_not_have_is_refused(stack, method, path):
+    agent = stack.agent()
+    answer = agent.client.request(method, f"{path}?limit=5", json={"hostname": "h"} if method == "POST" else None)
+    check_error(answer, 400, "VALIDATION", names="limit: not a parameter of this route")
+    check_error(agent.self(), 404, "NOT_REGISTERED", recovery=True)  # and nothing was done
+
+
+def test_so_is_one_of_a_single_agents(stack):
+    auditor, agent = stack.operator("auditor"), stack.agent()
+    agent.register()
+    path = f"/v1/mesh/agents/{agent.name}"
+    assert auditor.get(path).status_code == 200
+    check_error(auditor.get(path, params={"total": "true"}), 400, "VALIDATION", names="total")
+
+
+def test_who_may_not_call_a_route_learns_nothing_of_its_parameters(stack):
+    check_error(stack.client().get("/v1/mesh/self?limit=5"), 403, "MTLS_REQUIRED", recovery=True)
+
+
+@pytest.mark.parametrize("path", ["/livez?", "/health?"])
+def test_an_empty_query_is_none(connection, path):
+    assert connection.ask(request("GET", path)).status_code == 200
 
 
 # ---- content types -------------------------------------------------------------------------------
