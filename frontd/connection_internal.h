@@ -92,6 +92,10 @@ enum progress connection_step_proxy(struct connection *connection);
  * the reason in its peer. Costs nothing when they have not changed since it was last verified. */
 bool connection_is_trusted(struct connection *connection);
 
+/* True: a certificate of its client's chain has ended since it was verified, and the client is
+ * nobody from now on. */
+bool connection_drop_expired(struct connection *connection);
+
 /* ---- bytes (connection_io.c) ---------------------------------------------------------------- */
 
 /* What to do after an OpenSSL call that did not go through: WAIT for what ssl_error asks for, or

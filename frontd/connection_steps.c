@@ -215,12 +215,15 @@ static enum progress step_body(struct connection *connection)
 {
     const struct http_request *request = &connection->request;
     size_t have = connection->in_len - request->scanned;
+    bool expired;
 
     if (have < request->content_length)
         return say_continue(connection) ? connection_fill(connection) : connection_end(connection);
-    if (!request->keep_alive || connection->worker->service.draining)
+    expired = connection_drop_expired(connection);
+    if (!request->keep_alive || connection->worker->service.draining || expired)
         connection->close_after_answer = true;
     begin_exchange(connection);
+    connection->exchange.certificate_expired = expired;
     connection->exchange.body =
         (struct str){connection->in + request->scanned, (size_t)request->content_length};
     routes_dispatch(&connection->exchange);

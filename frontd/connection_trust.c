@@ -1,4 +1,5 @@
-/* Live connections when what they were accepted by changes. CA bundle or CRLs: each client's
+/* Live connections when what they were accepted by changes. Dates: a client whose certificate has
+ * ended is nobody from its next request on. CA bundle or CRLs: each client's
  * certificate is verified again, some at a time, and before its next request in any case; who would
  * be refused now is cut. Roles: each operator gets its role anew. Touches nothing else of a
  * connection. */
@@ -14,16 +15,26 @@ enum { CHECKS_PER_TURN = 32, TURN_MS = 1 };
 bool connection_is_trusted(struct connection *connection)
 {
     struct worker *worker = connection->worker;
-    struct tls_peer *peer = &connection->peer;
 
     if (connection->trust == worker->trust)
         return true;
     connection->trust = worker->trust;
-    if (tls_connection_holds(connection->ssl, worker->tls, peer->reason, sizeof(peer->reason)))
+    if (tls_connection_holds(connection->ssl, worker->tls))
         return true;
     worker->metrics->connections_cut_total++;
     worker->cut++;
     return false;
+}
+
+bool connection_drop_expired(struct connection *connection)
+{
+    struct tls_peer *peer = &connection->peer;
+
+    if (peer->identity.kind == IDENTITY_NONE || clock_wall_ms() / 1000 <= peer->good_until)
+        return false;
+    tls_peer_clear(peer);
+    admission_count(&connection->worker->admission, REFUSAL_expired);
+    return true;
 }
 
 /* True: there may be more to check. */

@@ -51,6 +51,7 @@ struct exchange {
     struct worker *worker;
     const struct route *route;
     const struct identity *identity;
+    bool certificate_expired;     /* since the handshake: the identity is nobody's now */
     const char *source_ip;        /* by the contract (frontd/source.h) */
     struct str source_ip_claimed; /* what a peer that is not believed says of it; absent: nothing */
     struct str method, path, query, content_type, body;

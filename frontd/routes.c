@@ -55,10 +55,14 @@ static void refuse_right(struct exchange *exchange)
         .hint = "Connect with a client certificate (X.509-SVID) of this trust domain and repeat "
                 "the request.",
     };
+    const bool is_mesh = exchange->route->permission == MAY_MESH;
 
     if (exchange->identity->kind != IDENTITY_NONE)
         exchange_fail(exchange, ERROR_FORBIDDEN, "the caller's role does not allow this", NULL);
-    else if (exchange->route->permission == MAY_MESH)
+    else if (exchange->certificate_expired)
+        exchange_fail(exchange, is_mesh ? ERROR_MTLS_REQUIRED : ERROR_UNAUTHORIZED,
+                      "the client certificate has expired since the handshake", &show_certificate);
+    else if (is_mesh)
         exchange_fail(exchange, ERROR_MTLS_REQUIRED, "this route needs a client certificate",
                       &show_certificate);
     else

@@ -13,6 +13,7 @@ void tls_peer_clear(struct tls_peer *peer)
     identity_clear(&peer->identity);
     free(peer->claimed);
     peer->claimed = NULL;
+    peer->good_until = 0;
     peer->is_denied = false;
     peer->reason[0] = '\0';
 }
@@ -144,9 +145,9 @@ void tls_connection_settle(SSL *ssl)
         tls_peer_clear(peer);
 }
 
-bool tls_connection_holds(SSL *ssl, SSL_CTX *context, char *reason, size_t reason_size)
+bool tls_connection_holds(SSL *ssl, SSL_CTX *context)
 {
-    const struct tls_peer *peer = SSL_get_app_data(ssl);
+    struct tls_peer *peer = SSL_get_app_data(ssl);
     struct tls_peer found = {.options = peer->options, .deny = peer->deny};
     STACK_OF(X509) * intermediates;
     bool holds;
@@ -155,7 +156,8 @@ bool tls_connection_holds(SSL *ssl, SSL_CTX *context, char *reason, size_t reaso
         return true;
     intermediates = tls_tickets_intermediates(ssl);
     holds = tls_verify_again(ssl, context, SSL_get0_peer_certificate(ssl), intermediates, &found);
-    snprintf(reason, reason_size, "%s", found.reason);
+    memcpy(peer->reason, found.reason, sizeof(peer->reason));
+    peer->good_until = found.good_until;
     sk_X509_pop_free(intermediates, X509_free);
     tls_peer_clear(&found);
     return holds;

@@ -16,10 +16,12 @@ struct tls_peer {
     const struct frontd_options *options;
     const struct deny *deny;
     struct identity identity; /* nobody without a certificate */
-    bool is_denied;           /* the certificate was good, but the identity is revoked */
-    char reason[128];         /* why the certificate was refused; empty: it was not */
-    char *claimed;            /* the SPIFFE ID of a refused certificate, NULL for none */
-    bool resumed;             /* by a ticket */
+    int64_t good_until; /* the last second, since 1970, in which its whole chain is within its dates
+                           and clock_skew_seconds; means nothing without an identity */
+    bool is_denied;     /* the certificate was good, but the identity is revoked */
+    char reason[128];   /* why the certificate was refused; empty: it was not */
+    char *claimed;      /* the SPIFFE ID of a refused certificate, NULL for none */
+    bool resumed;       /* by a ticket */
     /* Called once, before the client hears that its handshake failed; NULL: nobody asks (any more).
      * Runs on the small stack of a handshake's job. */
     void (*refused)(const struct tls_peer *peer);
@@ -47,8 +49,9 @@ SSL *tls_connection_new(SSL_CTX *context, int fd, struct tls_peer *peer);
 void tls_connection_settle(SSL *ssl);
 
 /* Whether context, now, would accept the client of this connection, too; a client without a
- * certificate always. With false, why not in reason. */
-bool tls_connection_holds(SSL *ssl, SSL_CTX *context, char *reason, size_t reason_size);
+ * certificate always. The peer's good_until becomes that of the chain found now, or its reason says
+ * why not. */
+bool tls_connection_holds(SSL *ssl, SSL_CTX *context);
 
 /* Why the handshake failed: what was wrong with the certificate, else OpenSSL's reason, which stays
  * in its queue. */

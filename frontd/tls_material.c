@@ -8,6 +8,7 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
+#include <time.h>
 
 static const char cipher_list[] = "ECDHE+AESGCM:ECDHE+CHACHA20";
 static const char groups[] = "X25519:P-256:P-384";
@@ -25,6 +26,13 @@ const char *tls_error_text(void)
 
     ERR_clear_error();
     return reason ? reason : "no reason given";
+}
+
+int64_t tls_time_seconds(const ASN1_TIME *time)
+{
+    struct tm utc;
+
+    return ASN1_TIME_to_tm(time, &utc) == 1 ? (int64_t)timegm(&utc) : 0;
 }
 
 SSL_CTX *tls_material_context(char *error, size_t error_size)

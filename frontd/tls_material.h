@@ -30,6 +30,9 @@ bool tls_material_use_certificates(SSL_CTX *context, const struct tls_key_maker 
 bool tls_material_use_client_ca(SSL_CTX *context, struct str text, char *error, size_t error_size);
 bool tls_material_use_crls(SSL_CTX *context, struct str text, char *error, size_t error_size);
 
+/* Seconds since 1970; 0 for what is no time. */
+int64_t tls_time_seconds(const ASN1_TIME *time);
+
 /* The oldest entry of OpenSSL's error queue as a short text; the queue is emptied. */
 const char *tls_error_text(void);
 

@@ -61,6 +61,20 @@ static char *claim_of(const struct frontd_options *options, X509 *leaf)
     return claim;
 }
 
+/* When the first of the chain's certificates ends, the CA's in the bundle too. */
+static int64_t chain_end(X509_STORE_CTX *store)
+{
+    STACK_OF(X509) *chain = X509_STORE_CTX_get0_chain(store);
+    int64_t first = INT64_MAX;
+
+    for (int i = 0; i < sk_X509_num(chain); i++) {
+        int64_t end = tls_time_seconds(X509_get0_notAfter(sk_X509_value(chain, i)));
+
+        first = end < first ? end : first;
+    }
+    return first;
+}
+
 /* The one place where a client is accepted or refused. Fills found; returns NULL, or why not. */
 static const char *verify(X509_STORE_CTX *store, struct tls_peer *found)
 {
@@ -74,6 +88,7 @@ static const char *verify(X509_STORE_CTX *store, struct tls_peer *found)
         found->claimed = claim_of(found->options, leaf);
     } else {
         why = identity_from_certificate(found->options, leaf, &found->identity, &found->claimed);
+        found->good_until = chain_end(store) + found->options->identity_clock_skew_seconds;
     }
     if (!why) {
         why = deny_refusal(found->deny, &found->identity);
