@@ -5,6 +5,7 @@
 #include "cafctl/migration_history.h"
 
 #include "common/memory.h"
+#include "common/str.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -157,9 +158,9 @@ static bool run_with(struct database *database, const char *sql, int count,
 
 bool migration_history_add(struct database *database, const struct migration_file *file)
 {
-    char version[12];
-    snprintf(version, sizeof(version), "%d", file->version);
-    const char *const parameters[] = {version, file->name, file->checksum};
+    char version[STR_NUMBER_BYTES];
+    const char *const parameters[] = {str_from_number(file->version, version).ptr, file->name,
+                                      file->checksum};
     return run_with(database,
                     "INSERT INTO public.schema_migrations (version, name, checksum) "
                     "VALUES ($1, $2, $3)",
@@ -169,9 +170,8 @@ bool migration_history_add(struct database *database, const struct migration_fil
 bool migration_history_set_grants(struct database *database, const struct migration_file *grants,
                                   int version)
 {
-    char version_text[12];
-    snprintf(version_text, sizeof(version_text), "%d", version);
-    const char *const parameters[] = {version_text, grants->checksum};
+    char text[STR_NUMBER_BYTES];
+    const char *const parameters[] = {str_from_number(version, text).ptr, grants->checksum};
     return run_with(database,
                     "INSERT INTO public.schema_grants (version, checksum) VALUES ($1, $2) "
                     "ON CONFLICT (only_row) DO UPDATE SET version = excluded.version, "

@@ -112,17 +112,15 @@ static void line_add_head(struct line *line, enum log_level level)
 
 static void line_add_field(struct line *line, const struct log_field *field)
 {
-    char number[32];
+    char number[STR_NUMBER_BYTES];
 
     line_add_text(line, " ");
     line_add_text(line, field->key);
     line_add_text(line, "=");
-    if (field->is_number) {
-        snprintf(number, sizeof(number), "%lld", field->number);
-        line_add_text(line, number);
-    } else {
+    if (field->is_number)
+        line_add_text(line, str_from_number(field->number, number).ptr);
+    else
         line_add_value(line, field->text);
-    }
 }
 
 bool log_site_passes(struct log_site *site, int64_t now_ms, long long *suppressed)

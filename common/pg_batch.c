@@ -69,12 +69,10 @@ struct pg_batch *pg_batch_gather(struct pg *pg, struct pg_queue *queue)
 
 static void array_add_ordinals(struct pg_array *array, int count)
 {
-    char number[16];
+    char number[STR_NUMBER_BYTES];
 
-    for (int i = 0; i < count; i++) {
-        snprintf(number, sizeof(number), "%d", i);
-        pg_array_add(array, str_from(number));
-    }
+    for (int i = 0; i < count; i++)
+        pg_array_add(array, str_from_number(i, number));
 }
 
 static bool send_arrays(const struct pg_batch *batch, PGconn *link)

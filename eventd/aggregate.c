@@ -12,11 +12,8 @@
 #include "common/log.h"
 #include "common/memory.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <utlist.h>
-
-enum { NUMBER_TEXT_BYTES = 24 };
 
 struct aggregate {
     struct eventd *daemon;
@@ -126,16 +123,10 @@ struct row_values {
     bool first;
 };
 
-static struct str number_text(int64_t number, char text[NUMBER_TEXT_BYTES])
-{
-    snprintf(text, NUMBER_TEXT_BYTES, "%lld", (long long)number);
-    return str_from(text);
-}
-
 static void send_row(struct aggregate *aggregate, struct bucket *bucket,
                      const struct row_values *values)
 {
-    char id[UUID_TEXT_BYTES], count[NUMBER_TEXT_BYTES], occurred_ms[NUMBER_TEXT_BYTES];
+    char id[UUID_TEXT_BYTES], count[STR_NUMBER_BYTES], occurred_ms[STR_NUMBER_BYTES];
     struct row *row = memory_new(1, sizeof(*row));
 
     ids_uuid_text(values->id.bytes, id);
@@ -149,8 +140,8 @@ static void send_row(struct aggregate *aggregate, struct bucket *bucket,
         bucket->details,
         values->sample,
         values->repeats,
-        number_text((int64_t)values->count, count),
-        number_text(values->occurred_at, occurred_ms),
+        str_from_number((long long)values->count, count),
+        str_from_number(values->occurred_at, occurred_ms),
         str_from(aggregate->daemon->back.node),
     };
     *row = (struct row){aggregate, bucket, values->id, values->count, values->first};

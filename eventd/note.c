@@ -12,7 +12,6 @@
 #include "common/log.h"
 #include "common/memory.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <uthash.h>
 
@@ -160,12 +159,11 @@ static void look_up(struct eventd *daemon, const struct message *message,
                     const struct event_type *type)
 {
     const struct msg_event_note *note = &message->body.event_note;
-    char id[UUID_TEXT_BYTES], occurred_ms[24];
+    char id[UUID_TEXT_BYTES], occurred_ms[STR_NUMBER_BYTES];
 
     ids_uuid_text(message->id.bytes, id);
-    snprintf(occurred_ms, sizeof(occurred_ms), "%lld", (long long)note->occurred_at);
     const struct str params[] = {str_from(id), note->tenant_id, note->event_type,
-                                 str_from(occurred_ms)};
+                                 str_from_number(note->occurred_at, occurred_ms)};
     insist_submit(daemon->insist, &eventd_statements[STATEMENT_KNOWN], params, on_looked_up,
                   old_note_new(daemon, message, type));
 }

@@ -23,10 +23,7 @@
 #include "common/log.h"
 #include "common/memory.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-
-enum { NUMBER_TEXT_BYTES = 24 };
 
 /* The statement's parameters, and the columns of its answer, in their order. */
 enum feed_param {
@@ -211,7 +208,7 @@ static void read_page(struct feed *feed)
 {
     struct registryd *daemon = feed->daemon;
     const struct watermark *watermark = &feed->watermark;
-    char rows[NUMBER_TEXT_BYTES];
+    char rows[STR_NUMBER_BYTES];
     struct str params[PARAM_COUNT] = {
         [PARAM_NODE] = str_from(daemon->back.node),
         [PARAM_APPLIED] = str_from(watermark->applied),
@@ -219,8 +216,7 @@ static void read_page(struct feed *feed)
         [PARAM_CHANGED_XID] = watermark->sweep ? str_from(watermark->changed_xid) : STR("0"),
         [PARAM_TENANT_ID] = watermark->sweep ? str_from(watermark->tenant_id) : STR(""),
         [PARAM_SPIFFE_ID] = watermark->sweep ? str_from(watermark->spiffe_id) : STR(""),
-        [PARAM_ROWS] = {rows, (size_t)snprintf(rows, sizeof(rows), "%lld",
-                                               (long long)daemon->options.feed_rows_per_read)},
+        [PARAM_ROWS] = str_from_number(daemon->options.feed_rows_per_read, rows),
         [PARAM_MAY_TELL] = deny_list_is_whole(daemon->deny) ? STR("true") : STR("false"),
     };
     int64_t now = clock_monotonic_ms();
