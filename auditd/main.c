@@ -60,18 +60,8 @@ static const struct ipc_handler handlers[] = {
     {0, NULL},
 };
 
-static const char *handler_name(size_t n)
-{
-    return server_handler_name(handlers, n);
-}
-
-static const char *statement_name(size_t n)
-{
-    return statements[n].name;
-}
-
-static const struct metric_set IPC_HANDLER_SET = {"message", handler_name};
-static const struct metric_set PG_STATEMENT_SET = {"statement", statement_name};
+static const struct metric_set IPC_HANDLER_SET = {"message", server_handler_name, handlers};
+static const struct metric_set PG_STATEMENT_SET = {"statement", back_statement_name, statements};
 
 static const struct metric metrics[] = {
 #define METRIC_STRUCT struct auditd_metrics

@@ -101,6 +101,9 @@ void back_note_refusal(const struct pg_answer *answer, const char *what);
 /* Answers a request for which the database's queue has no room: 503. */
 void back_fail_full(struct ipc_reply_to to);
 
+/* For PG_STATEMENT_SET: the name of the n-th row of a table of statements, NULL behind the last. */
+const char *back_statement_name(const void *statements, size_t n);
+
 /* The handler of MSG_metrics_get in every back daemon's dispatch table. */
 void back_metrics(void *daemon, struct ipc_reply_to to, const struct message *message);
 

@@ -1,6 +1,11 @@
 /* What every back daemon can tell of itself: its process, its socket, its database. */
 #include "common/back.h"
 
+const char *back_statement_name(const void *statements, size_t n)
+{
+    return ((const struct pg_statement *)statements)[n].name;
+}
+
 static void update_database(struct database_metrics *metrics, const struct back *back)
 {
     const struct pg_counters *counters = pg_counters(back->pg);

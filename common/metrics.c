@@ -54,11 +54,21 @@ void metric_observe_size(struct metric_histogram *histogram, uint64_t size)
 
 /* ---- where a table's values are ------------------------------------------------------------- */
 
+const char *metric_text_name(const void *texts, size_t n)
+{
+    return ((const char *const *)texts)[n];
+}
+
+static const char *set_name(const struct metric_set *set, size_t n)
+{
+    return set->name(set->table, n);
+}
+
 static size_t set_size(const struct metric_set *set)
 {
     size_t size = 0;
 
-    while (set && set->name(size))
+    while (set && set_name(set, size))
         size++;
     return set ? size : 1;
 }
@@ -148,7 +158,8 @@ static void write_series(FILE *out, const struct labels *labels, const char *suf
         write_label(out, &before, "daemon", labels->daemon);
     for (int i = 0; i < 2; i++)
         if (metric->sets[i])
-            write_label(out, &before, metric->sets[i]->label, metric->sets[i]->name(labels->at[i]));
+            write_label(out, &before, metric->sets[i]->label,
+                        set_name(metric->sets[i], labels->at[i]));
     if (bound)
         write_label(out, &before, "le", bound);
     fputs(*before == ',' ? "} " : " ", out);
@@ -218,17 +229,21 @@ static uint64_t mix(uint64_t hash, uint64_t next)
     return ids_hash(both, sizeof(both));
 }
 
+static uint64_t mix_text(uint64_t hash, const char *text)
+{
+    return mix(hash, ids_hash(text, strlen(text)));
+}
+
 uint64_t metrics_layout(const struct metric *table)
 {
     uint64_t hash = 0;
 
     for (const struct metric *metric = table; metric->name; metric++) {
-        hash = mix(hash, ids_hash(metric->name, strlen(metric->name)));
+        hash = mix_text(hash, metric->name);
         hash = mix(hash, (uint64_t)metric->type);
         for (int i = 0; i < 2; i++)
-            for (size_t n = 0; metric->sets[i] && metric->sets[i]->name(n); n++)
-                hash =
-                    mix(hash, ids_hash(metric->sets[i]->name(n), strlen(metric->sets[i]->name(n))));
+            for (size_t n = 0; metric->sets[i] && set_name(metric->sets[i], n); n++)
+                hash = mix_text(hash, set_name(metric->sets[i], n));
     }
     return hash;
 }
@@ -237,8 +252,8 @@ uint64_t metrics_layout(const struct metric *table)
 static void print_set(FILE *out, const struct metric_set *set)
 {
     fprintf(out, "%s:", set->label);
-    for (size_t n = 0; set->name(n); n++)
-        fprintf(out, "%s %s", n ? "," : "", set->name(n));
+    for (size_t n = 0; set_name(set, n); n++)
+        fprintf(out, "%s %s", n ? "," : "", set_name(set, n));
 }
 
 void metrics_print_table(FILE *out, const struct metric *table, const char *daemon)

@@ -49,11 +49,15 @@ typedef uint64_t metric_GAUGE_MS;
 typedef struct metric_histogram metric_SECONDS;
 typedef struct metric_histogram metric_SIZES;
 
-/* The values of one label: the n-th (0…), NULL behind the last. */
+/* The values of one label, from a table: name gives its n-th (0…), NULL behind the last. */
 struct metric_set {
     const char *label;
-    const char *(*name)(size_t n);
+    const char *(*name)(const void *table, size_t n);
+    const void *table;
 };
+
+/* For a table of texts that NULL ends. */
+const char *metric_text_name(const void *texts, size_t n);
 
 struct metric {
     const char *name; /* without "caf_"; NULL ends a table */

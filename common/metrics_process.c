@@ -5,12 +5,9 @@
 
 #include <sys/resource.h>
 
-static const char *version_name(size_t n)
-{
-    return n == 0 ? CAF_VERSION : NULL;
-}
+static const char *const versions[] = {CAF_VERSION, NULL};
 
-const struct metric_set VERSION_SET = {"version", version_name};
+const struct metric_set VERSION_SET = {"version", metric_text_name, versions};
 
 void process_metrics_open(struct process_metrics *metrics)
 {

@@ -6,9 +6,11 @@
 
 #include <stdlib.h>
 
-const char *server_handler_name(const struct ipc_handler *handlers, size_t n)
+const char *server_handler_name(const void *handlers, size_t n)
 {
-    return handlers[n].handle ? proto_name(handlers[n].type) : NULL;
+    const struct ipc_handler *handler = (const struct ipc_handler *)handlers + n;
+
+    return handler->handle ? proto_name(handler->type) : NULL;
 }
 
 void server_metrics_update(struct server_metrics *metrics, const struct ipc_server *server)

@@ -15,8 +15,9 @@ struct server_metrics {
 #undef METRIC
 };
 
-/* The name of the message that the n-th row serves, NULL behind the last: for IPC_HANDLER_SET. */
-const char *server_handler_name(const struct ipc_handler *handlers, size_t n);
+/* For IPC_HANDLER_SET: the message that the n-th row of a dispatch table serves, NULL behind the
+ * last. */
+const char *server_handler_name(const void *handlers, size_t n);
 
 /* Takes over what the server has counted. */
 void server_metrics_update(struct server_metrics *metrics, const struct ipc_server *server);

@@ -4,31 +4,17 @@
 
 #include "eventd/aggregate.h"
 
-static const char *event_name(size_t n)
-{
-    static const char *const names[] = {
+static const char *const event_names[] = {
 #define EVENT(name, type, severity) type,
 #include "common/event_types.def"
 #undef EVENT
-        NULL,
-    };
+    NULL,
+};
 
-    return names[n];
-}
-
-static const char *handler_name(size_t n)
-{
-    return server_handler_name(eventd_handlers, n);
-}
-
-static const char *statement_name(size_t n)
-{
-    return eventd_statements[n].name;
-}
-
-static const struct metric_set EVENT_SET = {"type", event_name};
-static const struct metric_set IPC_HANDLER_SET = {"message", handler_name};
-static const struct metric_set PG_STATEMENT_SET = {"statement", statement_name};
+static const struct metric_set EVENT_SET = {"type", metric_text_name, event_names};
+static const struct metric_set IPC_HANDLER_SET = {"message", server_handler_name, eventd_handlers};
+static const struct metric_set PG_STATEMENT_SET = {"statement", back_statement_name,
+                                                   eventd_statements};
 
 #define METRIC_SETS "eventd/metric_sets.def"
 #include "common/metric_set_names.h"
@@ -47,7 +33,7 @@ void eventd_count_moved(struct eventd_metrics *metrics, struct str type)
 {
     size_t n = 0;
 
-    while (n < IDENTITY_EVENT_OTHER && !str_equal(type, str_from(IDENTITY_EVENT_name(n))))
+    while (n < IDENTITY_EVENT_OTHER && !str_equal(type, str_from(IDENTITY_EVENT_names[n])))
         n++;
     metrics->events_moved_total[n]++;
 }

@@ -91,12 +91,7 @@ static const struct ipc_handler HANDLERS[] = {
     {0, NULL},
 };
 
-static const char *handler_name(size_t n)
-{
-    return server_handler_name(HANDLERS, n);
-}
-
-static const struct metric_set IPC_HANDLER_SET = {"message", handler_name};
+static const struct metric_set IPC_HANDLER_SET = {"message", server_handler_name, HANDLERS};
 
 const struct metric keeper_metrics_table[] = {
 #define METRIC_STRUCT struct keeper_metrics

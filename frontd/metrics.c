@@ -13,58 +13,44 @@
 
 /* ---- the table ------------------------------------------------------------------------------ */
 
-static const char *route_name(size_t n)
-{
-    static const char *const names[] = {
-        [ROUTE_none] = "none",
+static const char *const route_names[] = {
+    [ROUTE_none] = "none",
 #define ROUTE(method, path, permission, query, handler) [ROUTE_##handler] = method " " path,
 #include "frontd/routes.def"
 #undef ROUTE
-        NULL,
-    };
+    NULL,
+};
 
-    return names[n];
-}
-
-static const char *code_name(size_t n)
+static const char *code_name(const void *table, size_t n)
 {
+    (void)table;
     if (n >= CODE_COUNT)
         return NULL;
     return n == ERROR_NONE ? "OK" : error_name((enum error_code)n);
 }
 
-static const char *daemon_name(size_t n)
-{
-    static const char *const names[] = {
-        [BACKEND_KEEPER] = "keeper", [BACKEND_REGISTRYD] = "registryd", [BACKEND_AUDITD] = "auditd",
-        [BACKEND_EVENTD] = "eventd", [BACKEND_COUNT] = "frontd",        NULL,
-    };
+static const char *const daemon_names[] = {
+    [BACKEND_KEEPER] = "keeper", [BACKEND_REGISTRYD] = "registryd", [BACKEND_AUDITD] = "auditd",
+    [BACKEND_EVENTD] = "eventd", [BACKEND_COUNT] = "frontd",        NULL,
+};
 
-    return names[n];
+static const char *backend_name(const void *table, size_t n)
+{
+    return n < BACKEND_COUNT ? metric_text_name(table, n) : NULL;
 }
 
-static const char *backend_name(size_t n)
-{
-    return n < BACKEND_COUNT ? daemon_name(n) : NULL;
-}
-
-static const char *refusal_name(size_t n)
-{
-    static const char *const names[] = {
+static const char *const refusal_names[] = {
 #define REFUSAL(name, help) #name,
 #include "frontd/refusals.def"
 #undef REFUSAL
-        NULL,
-    };
+    NULL,
+};
 
-    return names[n];
-}
-
-static const struct metric_set ROUTE_SET = {"route", route_name};
-static const struct metric_set CODE_SET = {"code", code_name};
-static const struct metric_set REFUSAL_SET = {"reason", refusal_name};
-static const struct metric_set DAEMON_SET = {"daemon", daemon_name};
-static const struct metric_set BACKEND_SET = {"backend", backend_name};
+static const struct metric_set ROUTE_SET = {"route", metric_text_name, route_names};
+static const struct metric_set CODE_SET = {"code", code_name, NULL};
+static const struct metric_set REFUSAL_SET = {"reason", metric_text_name, refusal_names};
+static const struct metric_set DAEMON_SET = {"daemon", metric_text_name, daemon_names};
+static const struct metric_set BACKEND_SET = {"backend", backend_name, daemon_names};
 
 #define METRIC_SETS "frontd/metric_sets.def"
 #include "common/metric_set_names.h"

@@ -6,18 +6,10 @@
 #include "registryd/feed.h"
 #include "registryd/hints.h"
 
-static const char *handler_name(size_t n)
-{
-    return server_handler_name(registryd_handlers, n);
-}
-
-static const char *statement_name(size_t n)
-{
-    return registryd_statements[n].name;
-}
-
-static const struct metric_set IPC_HANDLER_SET = {"message", handler_name};
-static const struct metric_set PG_STATEMENT_SET = {"statement", statement_name};
+static const struct metric_set IPC_HANDLER_SET = {"message", server_handler_name,
+                                                  registryd_handlers};
+static const struct metric_set PG_STATEMENT_SET = {"statement", back_statement_name,
+                                                   registryd_statements};
 
 #define METRIC_SETS "registryd/metric_sets.def"
 #include "common/metric_set_names.h"

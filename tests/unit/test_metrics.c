@@ -29,33 +29,21 @@ struct values {
 #undef METRIC
 };
 
-static const char *shape(size_t n)
-{
-    static const char *const names[] = {"round", "a \"b\" \\ c\nd", NULL};
-    return names[n];
-}
+static const char *const shapes[] = {"round", "a \"b\" \\ c\nd", NULL};
+static const char *const colours[] = {"red", "green", "blue", NULL};
+static const char *const one[] = {"one", NULL};
 
-static const char *colour(size_t n)
+static const char *nothing(const void *of, size_t n)
 {
-    static const char *const names[] = {"red", "green", "blue", NULL};
-    return names[n];
-}
-
-static const char *one(size_t n)
-{
-    return n == 0 ? "one" : NULL;
-}
-
-static const char *nothing(size_t n)
-{
+    (void)of;
     (void)n;
     return NULL;
 }
 
-static const struct metric_set SHAPE_SET = {"shape", shape};
-static const struct metric_set COLOUR_SET = {"colour", colour};
-static const struct metric_set MANY_SET = {"many", one};
-static const struct metric_set EMPTY_SET = {"empty", nothing};
+static const struct metric_set SHAPE_SET = {"shape", metric_text_name, shapes};
+static const struct metric_set COLOUR_SET = {"colour", metric_text_name, colours};
+static const struct metric_set MANY_SET = {"many", metric_text_name, one};
+static const struct metric_set EMPTY_SET = {"empty", nothing, NULL};
 
 static const struct metric table[] = {
 #define METRIC_STRUCT struct values
