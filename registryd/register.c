@@ -54,6 +54,18 @@ static size_t parse_event_ids(struct str text, uint8_t ids[EVENTS_MAX * 16])
     return count * 16;
 }
 
+/* Once for each registration: only the execution that wrote it tells of its events. One that was
+ * sent again, and is recognised, was counted when it was written, in this life or an earlier one.
+ */
+static void count(struct registryd_metrics *metrics, const struct msg_mesh_registered *reply)
+{
+    if (reply->events.len == 0)
+        return;
+    metrics->registry_registrations_total[reply->created ? REGISTRATION_CREATED
+                                                         : REGISTRATION_EXISTING]++;
+    metrics->registry_fingerprint_drifts_total += reply->fingerprint_drift;
+}
+
 static void answer_registered(const struct change *registration, const struct pg_answer *answer,
                               enum agent_state state)
 {
@@ -70,9 +82,7 @@ static void answer_registered(const struct change *registration, const struct pg
         .events = {(const char *)ids, parse_event_ids(pg_value(answer, 0, 3), ids)},
     };
 
-    daemon->metrics.registry_registrations_total[reply.created ? REGISTRATION_CREATED
-                                                               : REGISTRATION_EXISTING]++;
-    daemon->metrics.registry_fingerprint_drifts_total += reply.fingerprint_drift;
+    count(&daemon->metrics, &reply);
     change_applied(registration, registration->params[PARAM_AGENT_ID], state,
                    pg_value(answer, 0, 4));
     hints_publish(daemon->hints);

@@ -7,6 +7,7 @@ import time
 
 from harness import unique, wait_for
 from test_frames import HELLO, exchange, frame, unframe
+from test_metrics import scrape
 
 REGISTER, REGISTERED = 30, 31
 
@@ -61,6 +62,22 @@ def test_the_same_request_after_a_restart(stack):
     wait_for(lambda: events(stack, tenant))
     time.sleep(2)
     assert events(stack, tenant) == {("identity.enrollment_success", trace): 1}
+
+
+def registrations(stack):
+    return [scrape(stack).value("registry_registrations_total", outcome=outcome) for outcome in ("created", "existing")] + [
+        scrape(stack).value("registry_fingerprint_drifts_total")]
+
+
+def test_the_same_request_is_counted_once(stack):
+    tenant = unique("resend")
+    one, two = (register(stack, tenant, "a", fingerprint=fingerprint) for fingerprint in "xy")
+    before = registrations(stack)
+    assert {answer[0] for answer in answers(stack, one, two, one, two)} == {REGISTERED}
+    assert [after - value for after, value in zip(registrations(stack), before)] == [1, 1, 1]
+    stack.kill("registryd")
+    assert {answer[0] for answer in answers(stack, one, two)} == {REGISTERED}
+    assert registrations(stack) == [0, 0, 0]  # of this life: the one before wrote them, and counted them
 
 
 def test_a_repeated_split_brain_and_shared_hostname_are_told_once(stack):
