@@ -37,9 +37,10 @@ struct supervisor_worker {
     struct supervisor_link links[SUPERVISOR_PEERS];
 };
 
-/* The name of a server key, as the keeper knows it. */
+/* The name of a server key, as the keeper knows it, and the file of its certificate. */
 struct supervisor_key {
     uint8_t id[TLS_SIGNATURE_KEY_ID_SIZE];
+    char *file; /* owned */
 };
 
 /* PEM texts, NUL-terminated, and the keys of the certificates; all owned. */
@@ -49,7 +50,8 @@ struct supervisor_material {
     size_t key_count;
 };
 
-/* why: NULL when the keeper holds every key of the material. */
+/* why: NULL when the keeper holds every key of the material; else it names the certificate, or says
+ * that the keeper does not answer. */
 typedef void supervisor_keeper_fn(struct supervisor *supervisor, const char *why);
 
 /* The supervisor's own connection to the keeper. */
@@ -64,8 +66,8 @@ struct supervisor_keeper {
 /* A reload under way, and what the last one said. */
 struct supervisor_reload {
     struct event *interval;
-    bool running, by_signal;
-    bool again; /* another signal came meanwhile */
+    bool running, by_signal; /* the start is one, too */
+    bool again;              /* another signal came meanwhile */
     struct frontd_options options;
     struct supervisor_material material;
     bool roles, certificates, crls, trust; /* differ from what is in force; trust: CRLs or CAs */
@@ -108,13 +110,15 @@ void supervisor_free_material(struct supervisor_material *material);
 
 /* ---- supervisor_reload.c -------------------------------------------------------------------- */
 
+/* Once the service runs: asks the keeper whether it holds the keys of the material that was read at
+ * the start, and starts the workers, or ends the process with a log line. A reload asked for
+ * meanwhile comes afterwards. */
+void supervisor_start_serving(struct supervisor *supervisor);
+
 /* Reads the configuration and the material again. What changed is put into force as a whole; a
  * broken set is refused as a whole with one log line, which names the file and the reason (again
  * only when the same is asked for by a signal). */
 void supervisor_reload(struct supervisor *supervisor, bool by_signal);
-
-/* From now on by tls.reload_seconds, too. */
-void supervisor_start_reloading(struct supervisor *supervisor);
 
 void supervisor_free_reload(struct supervisor *supervisor);
 
@@ -122,7 +126,8 @@ void supervisor_free_reload(struct supervisor *supervisor);
 
 void supervisor_open_keeper(struct supervisor *supervisor);
 
-/* Whether the keeper holds the keys of material, which must stay until done is called: later, once.
+/* Whether the keeper holds the keys of material, which must stay until done is called: later, once,
+ * after timeouts.read_deadline_seconds at most, in which a keeper that is not there yet may come.
  * One question at a time. */
 void supervisor_ask_keeper(struct supervisor *supervisor,
                            const struct supervisor_material *material, supervisor_keeper_fn *done);
@@ -147,6 +152,9 @@ void supervisor_free_ticket_keys(struct supervisor *supervisor);
 
 /* Notices ends of workers. */
 void supervisor_watch_children(struct supervisor *supervisor);
+
+/* Makes a slot per worker; none is started. */
+void supervisor_open_workers(struct supervisor *supervisor);
 
 /* Starts every worker, and from now on again whichever ends. */
 void supervisor_start_workers(struct supervisor *supervisor);

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ANSWER_MS = 10000, CONNECT_AGAIN_MS = 100 };
+enum { CONNECT_AGAIN_MS = 100 };
 
 static void try_connect(struct supervisor_keeper *keeper)
 {
@@ -57,11 +57,11 @@ static void on_answer(void *arg, const struct message *answer)
 {
     struct supervisor_keeper *keeper = arg;
     const struct supervisor_material *material = keeper->material;
-    char why[128] = "";
+    char why[4352];
 
     if (!answer || answer->type != MSG_keeper_keys) {
-        snprintf(why, sizeof(why), "the keeper does not say which keys it holds");
-        keeper->done(keeper->supervisor, why);
+        keeper->done(keeper->supervisor,
+                     "tls.certificates: the keeper does not say which keys it holds");
         return;
     }
     for (size_t i = 0; i < material->key_count; i++) {
@@ -70,7 +70,8 @@ static void on_answer(void *arg, const struct message *answer)
         if (holds(answer->body.keeper_keys.ids, material->keys[i].id))
             continue;
         ids_hex(material->keys[i].id, TLS_SIGNATURE_KEY_ID_SIZE, name);
-        snprintf(why, sizeof(why), "the keeper does not hold the key (key_id %s)", name);
+        snprintf(why, sizeof(why), "%s: the keeper does not hold the key (key_id %s)",
+                 material->keys[i].file, name);
         keeper->done(keeper->supervisor, why);
         return;
     }
@@ -98,10 +99,11 @@ void supervisor_ask_keeper(struct supervisor *supervisor,
 {
     static const struct msg_keeper_list nothing;
     struct supervisor_keeper *keeper = &supervisor->keeper;
+    const int64_t patience_ms = supervisor->options.timeouts_read_deadline_seconds * 1000;
 
     keeper->material = material;
     keeper->done = done;
-    if (!ipc_client_call(keeper->client, MSG_keeper_list, &nothing, ANSWER_MS, on_answer, keeper))
+    if (!ipc_client_call(keeper->client, MSG_keeper_list, &nothing, patience_ms, on_answer, keeper))
         log_fatal("the keeper is asked twice at once");
     try_connect(keeper);
 }

@@ -91,8 +91,8 @@ int main(int argc, char **argv)
     supervisor.admin_listener = supervisor_open_admin_listener(&supervisor.options);
     supervisor_open_metrics(&supervisor);
     supervisor_watch_children(&supervisor);
-    supervisor_start_workers(&supervisor);
-    supervisor_start_reloading(&supervisor);
+    supervisor_open_workers(&supervisor);
+    supervisor_start_serving(&supervisor);
     status = service_run(&supervisor.service);
     supervisor_free_workers(&supervisor);
     supervisor_close_metrics(&supervisor);

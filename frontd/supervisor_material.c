@@ -92,6 +92,7 @@ static char *read_pem(const char *path, enum pem_kind kind, size_t max, char *er
 struct trial {
     struct supervisor_material *material;
     SSL_CTX *context;
+    const char *file; /* of certificates, that is read just now */
     char *error;
     size_t error_size;
 };
@@ -99,7 +100,8 @@ struct trial {
 /* Notes the key's name. The key that the trial goes on with is the public half alone. */
 static EVP_PKEY *note_key(const struct tls_key_maker *maker, const X509 *leaf, const char **why)
 {
-    struct supervisor_material *material = maker->arg;
+    const struct trial *trial = maker->arg;
+    struct supervisor_material *material = trial->material;
     EVP_PKEY *key = X509_get_pubkey((X509 *)leaf);
     size_t count = material->key_count;
 
@@ -109,6 +111,7 @@ static EVP_PKEY *note_key(const struct tls_key_maker *maker, const X509 *leaf, c
         return NULL;
     }
     material->keys = memory_resize(material->keys, (count + 1) * sizeof(*material->keys));
+    material->keys[count].file = str_dup(str_from(trial->file));
     tls_signature_key_id(key, material->keys[count].id);
     material->key_count++;
     return key;
@@ -122,9 +125,10 @@ static bool name_file(struct trial *trial, const char *path, const char *why)
 
 static bool try_certificates(struct trial *trial, const char *path, const char *text)
 {
-    const struct tls_key_maker maker = {note_key, trial->material};
+    const struct tls_key_maker maker = {note_key, trial};
     char why[256];
 
+    trial->file = path;
     return tls_material_use_certificates(trial->context, &maker, str_from(text), why,
                                          sizeof(why)) ||
            name_file(trial, path, why);
@@ -180,7 +184,10 @@ static char *read_crls(struct trial *trial, const char *path)
 bool supervisor_read_material(const struct frontd_options *options,
                               struct supervisor_material *material, char *error, size_t error_size)
 {
-    struct trial trial = {material, tls_material_context(error, error_size), error, error_size};
+    struct trial trial = {.material = material,
+                          .context = tls_material_context(error, error_size),
+                          .error = error,
+                          .error_size = error_size};
 
     if (!trial.context)
         return false;
@@ -220,6 +227,8 @@ void supervisor_free_material(struct supervisor_material *material)
     free(material->certificates);
     free(material->client_ca);
     free(material->crls);
+    for (size_t i = 0; i < material->key_count; i++)
+        free(material->keys[i].file);
     free(material->keys);
     *material = (struct supervisor_material){0};
 }

@@ -1,6 +1,6 @@
 /* Reads the configuration and the files that it names again, on SIGHUP and from time to time, and
  * puts what has changed into force as a whole or not at all: everything is checked here, as the
- * workers would, and by the keeper, before any worker hears of it. */
+ * workers would, and by the keeper, before any worker hears of it; at the start, too. */
 #include "frontd/supervisor.h"
 
 #include "common/clock.h"
@@ -151,14 +151,10 @@ static void adopt(struct supervisor *supervisor)
 
 static void on_keeper(struct supervisor *supervisor, const char *why)
 {
-    char error[4608];
-
-    if (why) {
-        snprintf(error, sizeof(error), "tls.certificates: %s", why);
-        refuse(supervisor, error);
-    } else {
+    if (why)
+        refuse(supervisor, why);
+    else
         adopt(supervisor);
-    }
 }
 
 /* ---- begin ---------------------------------------------------------------------------------- */
@@ -221,12 +217,25 @@ static void on_interval(evutil_socket_t fd, short what, void *arg)
     supervisor_reload(supervisor, by_signal);
 }
 
-void supervisor_start_reloading(struct supervisor *supervisor)
+/* ---- the start ------------------------------------------------------------------------------ */
+
+static void on_first_keeper(struct supervisor *supervisor, const char *why)
+{
+    if (supervisor->service.draining)
+        return;
+    if (why)
+        log_fatal("TLS material refused", LOG_TEXT("reason", why));
+    supervisor_start_workers(supervisor);
+    finish(supervisor);
+}
+
+void supervisor_start_serving(struct supervisor *supervisor)
 {
     supervisor->reload.interval = evtimer_new(supervisor->service.base, on_interval, supervisor);
     if (!supervisor->reload.interval)
         log_fatal("out of memory");
-    wait_for_interval(supervisor);
+    supervisor->reload.running = true;
+    supervisor_ask_keeper(supervisor, &supervisor->material, on_first_keeper);
 }
 
 void supervisor_free_reload(struct supervisor *supervisor)

@@ -212,7 +212,7 @@ static void on_restart(evutil_socket_t fd, short what, void *arg)
     start_worker(arg);
 }
 
-void supervisor_start_workers(struct supervisor *supervisor)
+void supervisor_open_workers(struct supervisor *supervisor)
 {
     supervisor->workers =
         memory_new((size_t)supervisor->options.workers_count, sizeof(*supervisor->workers));
@@ -224,8 +224,13 @@ void supervisor_start_workers(struct supervisor *supervisor)
         worker->restart_delay_ms = RESTART_FIRST_MS;
         worker->restart = evtimer_new(supervisor->service.base, on_restart, worker);
         supervisor_init_links(worker);
-        start_worker(worker);
     }
+}
+
+void supervisor_start_workers(struct supervisor *supervisor)
+{
+    for (int64_t i = 0; i < supervisor->options.workers_count; i++)
+        start_worker(&supervisor->workers[i]);
 }
 
 /* ---- ending --------------------------------------------------------------------------------- */

@@ -291,7 +291,7 @@ def test_a_broken_set_is_refused_whole(shared, frontd, kind):
             path.unlink()
         else:
             path.write_bytes(content)
-        frontd.refuse(path.name if "keeper" not in why else "tls.certificates", why)
+        frontd.refuse(path.name, why)
         path.write_bytes(frontd.kept[path])
         assert live.ask(LIVEZ).status_code == 200
     assert [lets_in(shared, agent.crt, agent.key) for _ in range(6)] == [True] * 6
