@@ -1,8 +1,8 @@
 /* Framed messages over Unix stream sockets: one channel, a server of many, a client that resends.
  *
  * Both ends say HELLO first. A frame that is malformed, too long, from a peer that may not send it,
- * a HELLO of another version, or a descriptor that came and found no room ends that channel with a
- * log line and a count, never the daemon. */
+ * a HELLO of another version, an answer to no request, or a descriptor that found no room ends that
+ * channel, never the daemon; the server and the client log and count it (ipc_refusals.def). */
 #ifndef CAF_COMMON_IPC_H
 #define CAF_COMMON_IPC_H
 
@@ -10,7 +10,20 @@
 #include "proto/proto.h"
 
 #include <event2/event.h>
+#include <sys/socket.h>
 #include <sys/types.h>
+
+/* ---- what is refused ------------------------------------------------------------------------ */
+
+enum ipc_refusal {
+#define IPC_REFUSAL(name, help) IPC_REFUSED_##name,
+#include "common/ipc_refusals.def"
+#undef IPC_REFUSAL
+    IPC_REFUSAL_COUNT, /* none of them */
+};
+
+/* Their names in ipc_refusals.def, NULL behind the last. */
+extern const char *const ipc_refusal_names[];
 
 /* ---- a channel ------------------------------------------------------------------------------ */
 
@@ -47,6 +60,10 @@ int ipc_channel_take_descriptor(struct ipc_channel *channel);
 /* Who the other end is: a single PEER_ bit, 0 until its HELLO. */
 enum proto_peer ipc_channel_peer(const struct ipc_channel *channel);
 
+/* Why the channel was ended on what the peer said, IPC_REFUSAL_COUNT when it was not. detail: a
+ * literal that says more, for the owner's log: the channel itself logs nothing. */
+enum ipc_refusal ipc_channel_refusal(const struct ipc_channel *channel, const char **detail);
+
 /* Reads no more: what the peer sends from now on stays in the socket, so that a peer which resends
  * loses nothing. Sending goes on. */
 void ipc_channel_stop_reading(struct ipc_channel *channel);
@@ -56,6 +73,10 @@ size_t ipc_channel_unsent(const struct ipc_channel *channel);
 
 /* Ends the owner's use: no callback comes after. The descriptor closes at once. */
 void ipc_channel_close(struct ipc_channel *channel);
+
+/* Whether the other end of a connected Unix socket is one of these users'; of a listener that is
+ * whoever called listen(2). peer: who it is. */
+bool ipc_peer_is_one_of(int fd, const uid_t *uids, size_t count, struct ucred *peer);
 
 /* ---- a server ------------------------------------------------------------------------------- */
 
@@ -87,11 +108,11 @@ enum { IPC_HANDLERS_MAX = 32 }; /* rows of a dispatch table */
 
 /* What happened since ipc_server_new, and how it stands. */
 struct ipc_server_counters {
-    uint64_t channels;                   /* that stand */
-    uint64_t refused;                    /* another user's, or beyond max_channels */
-    uint64_t accept_failed;              /* times that accepting paused, for want of descriptors */
-    uint64_t broken;                     /* ended otherwise than by the peer's closing them */
-    uint64_t requests[IPC_HANDLERS_MAX]; /* taken, by the dispatch table's row */
+    uint64_t channels;                    /* that stand */
+    uint64_t refusals[IPC_REFUSAL_COUNT]; /* of connections and messages */
+    uint64_t accept_failed;               /* times that accepting paused, for want of descriptors */
+    uint64_t broken;                      /* ended otherwise than by the peer's closing them */
+    uint64_t requests[IPC_HANDLERS_MAX];  /* taken, by the dispatch table's row */
 };
 
 struct ipc_server;
@@ -150,6 +171,7 @@ struct ipc_client_counters {
     uint64_t *resent;    /* requests sent once more, on another channel */
     uint64_t *expired;   /* requests whose deadline passed */
     uint64_t *lost;      /* channels that ended */
+    uint64_t *refusals;  /* IPC_REFUSAL_COUNT of them: of what the peer said */
 };
 
 struct ipc_client_options {
@@ -157,8 +179,8 @@ struct ipc_client_options {
     size_t max_in_flight;
     struct ipc_client_counters counters;
     void (*lost)(void *arg, enum proto_peer peer); /* the channel ended: attach another, please */
-    void (*pushed)(void *arg, const struct message *message); /* what answers no request; NULL: it
-                                                                 is dropped */
+    bool (*pushed)(void *arg, const struct message *message); /* what answers no request; false, or
+                                                                 NULL: it is refused */
     void *arg;
 };
 

@@ -9,6 +9,13 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+const char *const ipc_refusal_names[] = {
+#define IPC_REFUSAL(name, help) #name,
+#include "common/ipc_refusals.def"
+#undef IPC_REFUSAL
+    NULL,
+};
+
 /* ---- life ----------------------------------------------------------------------------------- */
 
 void ipc_channel_hold(struct ipc_channel *channel)
@@ -59,6 +66,27 @@ void ipc_channel_end(struct ipc_channel *channel, const char *why)
     event_active(channel->ended, EV_TIMEOUT, 0);
 }
 
+void ipc_channel_refuse(struct ipc_channel *channel, enum ipc_refusal refusal, const char *detail)
+{
+    static const char *const reasons[] = {
+#define IPC_REFUSAL(name, help) help,
+#include "common/ipc_refusals.def"
+#undef IPC_REFUSAL
+    };
+
+    if (channel->end_reason || channel->closed)
+        return;
+    channel->refusal = refusal;
+    channel->refusal_detail = detail;
+    ipc_channel_end(channel, reasons[refusal]);
+}
+
+enum ipc_refusal ipc_channel_refusal(const struct ipc_channel *channel, const char **detail)
+{
+    *detail = channel->refusal_detail;
+    return channel->refusal;
+}
+
 static void on_ended(evutil_socket_t fd, short what, void *arg)
 {
     struct ipc_channel *channel = arg;
@@ -70,46 +98,44 @@ static void on_ended(evutil_socket_t fd, short what, void *arg)
 
 /* ---- messages ------------------------------------------------------------------------------- */
 
-static bool accept_hello(struct ipc_channel *channel, const struct message *message)
+/* Notes who the peer is; what is wrong with its HELLO, NULL for nothing. */
+static const char *take_hello(struct ipc_channel *channel, const struct message *message)
 {
     const struct msg_hello *hello = &message->body.hello;
 
-    if (message->type != MSG_hello || hello->version != PROTO_VERSION)
-        return false;
+    if (message->type != MSG_hello)
+        return "another message came before it";
+    if (channel->peer)
+        return "a second one";
+    if (hello->version != PROTO_VERSION)
+        return "another version of the protocol";
     for (unsigned bit = 1; bit < PEER_ANY; bit <<= 1) {
         if ((channel->peers & bit) &&
             str_equal(hello->daemon, str_from(proto_peer_name((enum proto_peer)bit)))) {
             channel->peer = (enum proto_peer)bit;
-            return true;
+            return NULL;
         }
     }
-    return false;
+    return "not a daemon that is expected here";
 }
 
-bool ipc_channel_deliver(struct ipc_channel *channel, const uint8_t *payload, size_t len)
+void ipc_channel_deliver(struct ipc_channel *channel, const uint8_t *payload, size_t len)
 {
     enum proto_peer sender = channel->peer ? channel->peer : PEER_ANY;
     struct message message;
     const char *why;
 
     if (!proto_decode(payload, len, sender, &message, &why)) {
-        log_warn("malformed frame", LOG_TEXT("peer", proto_peer_name(channel->peer)),
-                 LOG_TEXT("reason", why), LOG_NUMBER("bytes", (long long)len));
-        return false;
+        ipc_channel_refuse(channel, IPC_REFUSED_malformed, why);
+        return;
     }
-    if (!channel->peer) {
-        if (!accept_hello(channel, &message)) {
-            log_warn("wrong HELLO", LOG_TEXT("message", proto_name(message.type)));
-            return false;
-        }
-        return true;
+    if (channel->peer && message.type != MSG_hello) {
+        channel->events->message(channel, &message, channel->arg);
+        return;
     }
-    if (message.type == MSG_hello) {
-        log_warn("HELLO twice", LOG_TEXT("peer", proto_peer_name(channel->peer)));
-        return false;
-    }
-    channel->events->message(channel, &message, channel->arg);
-    return true;
+    why = take_hello(channel, &message);
+    if (why)
+        ipc_channel_refuse(channel, IPC_REFUSED_hello, why);
 }
 
 void ipc_channel_flush(struct ipc_channel *channel)
@@ -153,7 +179,9 @@ struct ipc_channel *ipc_channel_new(struct event_base *base, int fd, enum proto_
                                     .self = self,
                                     .peers = peers,
                                     .events = events,
-                                    .arg = arg};
+                                    .arg = arg,
+                                    .refusal = IPC_REFUSAL_COUNT,
+                                    .refusal_detail = ""};
     evutil_make_socket_nonblocking(fd);
     evutil_make_socket_closeonexec(fd);
     channel->in = evbuffer_new();

@@ -35,6 +35,8 @@ struct ipc_channel {
     bool paused;       /* it was passed: frames wait unread */
     bool mute;         /* the peer reads no more: nothing is sent, what it said is read */
     const char *end_reason;
+    enum ipc_refusal refusal; /* IPC_REFUSAL_COUNT: none */
+    const char *refusal_detail;
     bool closed, reading_stopped;
 };
 
@@ -43,8 +45,8 @@ struct ipc_channel {
 /* The channel ends: its owner is told from the loop, never from within a call of its own. */
 void ipc_channel_end(struct ipc_channel *channel, const char *why);
 
-/* Checks one payload and hands the message over; false ends the channel. */
-bool ipc_channel_deliver(struct ipc_channel *channel, const uint8_t *payload, size_t len);
+/* Checks one payload and hands the message over, or refuses it. */
+void ipc_channel_deliver(struct ipc_channel *channel, const uint8_t *payload, size_t len);
 
 /* ---- ipc_in.c ------------------------------------------------------------------------------- */
 

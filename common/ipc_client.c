@@ -30,8 +30,14 @@ struct ipc_client {
     struct ipc_call *calls;
     uint8_t instance[8];
     uint64_t counter;
-    uint64_t uncounted; /* what nobody wants counted goes here */
+    int64_t attached_ms;                   /* when the channel was given */
+    uint64_t failures;                     /* channels that ended at once, one after the other */
+    enum ipc_refusal refusal;              /* by which the last ended */
+    const char *refusal_detail;            /* a literal */
+    uint64_t uncounted[IPC_REFUSAL_COUNT]; /* what nobody wants counted goes here */
 };
+
+enum { LIVED_MS = 2000 }; /* a channel that lasted as long did not end at once */
 
 static void call_free(struct ipc_call *call)
 {
@@ -43,6 +49,23 @@ static void call_free(struct ipc_call *call)
 }
 
 /* ---- answers -------------------------------------------------------------------------------- */
+
+/* Refuses what the peer said, by which the channel ends. */
+static void refuse(struct ipc_client *client, const char *detail)
+{
+    ipc_channel_refuse(client->channel, IPC_REFUSED_unasked, detail);
+}
+
+/* Whether this client has made a request of that id, ever. */
+static bool was_asked(const struct ipc_client *client, const struct request_id *id)
+{
+    uint64_t number = 0;
+
+    for (int i = 8; i < 16; i++)
+        number = number << 8 | id->bytes[i];
+    return memcmp(id->bytes, client->instance, sizeof(client->instance)) == 0 && number > 0 &&
+           number <= client->counter;
+}
 
 static bool answers_no_request(const struct message *message)
 {
@@ -60,8 +83,12 @@ static void on_message(struct ipc_channel *channel, const struct message *messag
 
     (void)channel;
     if (answers_no_request(message)) {
-        if (client->options.pushed)
-            client->options.pushed(client->options.arg, message);
+        if (!client->options.pushed || !client->options.pushed(client->options.arg, message))
+            refuse(client, "it is not this peer's to push");
+        return;
+    }
+    if (!was_asked(client, &message->id)) {
+        refuse(client, "no request has that id");
         return;
     }
     HASH_FIND(hh, client->calls, &message->id, sizeof(message->id), call);
@@ -73,13 +100,33 @@ static void on_message(struct ipc_channel *channel, const struct message *messag
     answer(answer_arg, message);
 }
 
+/* Whether the log shall hear of this end: a peer that fails again and again, each time at once, is
+ * told of when it fails in another way, and else the first time and at each doubling. */
+static bool is_news(struct ipc_client *client, enum ipc_refusal refusal, const char *detail)
+{
+    bool same = client->refusal == refusal && strcmp(client->refusal_detail, detail) == 0;
+
+    if (clock_monotonic_ms() - client->attached_ms >= LIVED_MS)
+        client->failures = 0;
+    client->failures++;
+    client->refusal = refusal;
+    client->refusal_detail = detail;
+    return !same || (client->failures & (client->failures - 1)) == 0;
+}
+
 static void on_closed(struct ipc_channel *channel, const char *why, void *arg)
 {
     struct ipc_client *client = arg;
+    const char *detail;
+    enum ipc_refusal refusal = ipc_channel_refusal(channel, &detail);
 
-    log_warn("backend lost", LOG_TEXT("peer", proto_peer_name(client->options.peer)),
-             LOG_TEXT("reason", why),
-             LOG_NUMBER("in_flight", (long long)HASH_COUNT(client->calls)));
+    if (is_news(client, refusal, detail))
+        log_warn("backend lost", LOG_TEXT("peer", proto_peer_name(client->options.peer)),
+                 LOG_TEXT("reason", why), LOG_TEXT("detail", detail),
+                 LOG_NUMBER("failures", (long long)client->failures),
+                 LOG_NUMBER("in_flight", (long long)HASH_COUNT(client->calls)));
+    if (refusal < IPC_REFUSAL_COUNT)
+        client->options.counters.refusals[refusal]++;
     ++*client->options.counters.lost;
     client->channel = NULL;
     ipc_channel_close(channel);
@@ -165,6 +212,7 @@ void ipc_client_attach(struct ipc_client *client, int fd)
 
     if (client->channel)
         ipc_channel_close(client->channel);
+    client->attached_ms = clock_monotonic_ms();
     client->channel = ipc_channel_new(client->base, fd, client->options.self, client->options.peer,
                                       &events, client);
     HASH_ITER(hh, client->calls, call, next)
@@ -193,8 +241,10 @@ struct ipc_client *ipc_client_new(struct event_base *base, const struct ipc_clie
     client->options = *options;
     if (!options->counters.calls)
         client->options.counters =
-            (struct ipc_client_counters){&client->uncounted, &client->uncounted, &client->uncounted,
-                                         &client->uncounted, &client->uncounted};
+            (struct ipc_client_counters){client->uncounted, client->uncounted, client->uncounted,
+                                         client->uncounted, client->uncounted, client->uncounted};
+    client->refusal = IPC_REFUSAL_COUNT;
+    client->refusal_detail = "";
     ids_random(client->instance, sizeof(client->instance));
     return client;
 }

@@ -38,14 +38,6 @@ static bool keep_descriptors(struct ipc_channel *channel, struct msghdr *header)
     return whole;
 }
 
-/* One descriptor less, and each that follows would be taken for its predecessor. */
-static void end_without_descriptors(struct ipc_channel *channel)
-{
-    log_error("descriptors were lost: no room for them (RLIMIT_NOFILE, or more than are taken)",
-              LOG_TEXT("peer", proto_peer_name(channel->peer)));
-    ipc_channel_end(channel, "descriptors lost");
-}
-
 int ipc_channel_take_descriptor(struct ipc_channel *channel)
 {
     int first = channel->received[0];
@@ -90,18 +82,13 @@ static void deliver_frames(struct ipc_channel *channel)
         const uint8_t *frame;
 
         if (len == 0 || len > PROTO_FRAME_MAX) {
-            log_warn("frame of a forbidden length", LOG_NUMBER("bytes", (long long)len),
-                     LOG_TEXT("peer", proto_peer_name(channel->peer)));
-            ipc_channel_end(channel, "malformed frame");
+            ipc_channel_refuse(channel, IPC_REFUSED_length, len == 0 ? "none" : "beyond 1 MiB");
             break;
         }
         if (evbuffer_get_length(channel->in) < PROTO_FRAME_HEAD + len)
             break;
         frame = evbuffer_pullup(channel->in, (ev_ssize_t)(PROTO_FRAME_HEAD + len));
-        if (!ipc_channel_deliver(channel, frame + PROTO_FRAME_HEAD, len)) {
-            ipc_channel_end(channel, "malformed frame");
-            break;
-        }
+        ipc_channel_deliver(channel, frame + PROTO_FRAME_HEAD, len);
         evbuffer_drain(channel->in, PROTO_FRAME_HEAD + len);
         if (ipc_out_is_full(channel))
             pause_reading(channel);
@@ -126,8 +113,9 @@ static ssize_t receive(struct ipc_channel *channel)
     got = recvmsg(channel->fd, &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     space.iov_len = got > 0 ? (size_t)got : 0;
     evbuffer_commit_space(channel->in, &space, 1);
-    if (got > 0 && !keep_descriptors(channel, &header))
-        end_without_descriptors(channel);
+    if (got > 0 && !keep_descriptors(channel, &header)) /* each that follows would be mistaken */
+        ipc_channel_refuse(channel, IPC_REFUSED_descriptors,
+                           "RLIMIT_NOFILE, or more than are taken");
     return got;
 }
 

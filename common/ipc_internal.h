@@ -15,6 +15,10 @@ void ipc_channel_limit_unsent(struct ipc_channel *channel, size_t max);
 /* Sends what is queued now, and not at the end of the turn. */
 void ipc_channel_flush(struct ipc_channel *channel);
 
+/* Ends the channel because of what the peer said; detail: a literal. The owner is told as by any
+ * end, and finds both by ipc_channel_refusal. */
+void ipc_channel_refuse(struct ipc_channel *channel, enum ipc_refusal refusal, const char *detail);
+
 /* Whether ipc_channel_close was called. */
 bool ipc_channel_is_closed(const struct ipc_channel *channel);
 

@@ -52,10 +52,18 @@ static void session_end(struct session *session)
 static void on_closed(struct ipc_channel *channel, const char *why, void *arg)
 {
     struct session *session = arg;
+    struct ipc_server_counters *counters = &session->server->counters;
+    const char *peer = proto_peer_name(ipc_channel_peer(channel)), *detail;
+    enum ipc_refusal refusal = ipc_channel_refusal(channel, &detail);
 
-    session->server->counters.broken += strcmp(why, "end of file") != 0;
-    log_info("peer left", LOG_TEXT("peer", proto_peer_name(ipc_channel_peer(channel))),
-             LOG_TEXT("reason", why));
+    counters->broken += strcmp(why, "end of file") != 0;
+    if (refusal < IPC_REFUSAL_COUNT) {
+        counters->refusals[refusal]++;
+        log_warn("peer refused", LOG_TEXT("peer", peer), LOG_TEXT("reason", why),
+                 LOG_TEXT("detail", detail));
+    } else {
+        log_info("peer left", LOG_TEXT("peer", peer), LOG_TEXT("reason", why));
+    }
     session_end(session);
 }
 
@@ -66,6 +74,18 @@ static const struct ipc_handler *find_handler(const struct ipc_server *server,
         if (row->type == type)
             return row;
     return NULL;
+}
+
+/* A peer may send such messages without end: the log gets the first and then each doubling. */
+static void refuse_unserved(struct ipc_server *server, struct ipc_reply_to to,
+                            enum message_type type)
+{
+    uint64_t count = ++server->counters.refusals[IPC_REFUSED_unserved];
+
+    if ((count & (count - 1)) == 0)
+        log_warn("a message that is not served here", LOG_TEXT("message", proto_name(type)),
+                 LOG_NUMBER("refusals", (long long)count));
+    ipc_fail(to, ERROR_INTERNAL, "this daemon does not serve that message");
 }
 
 static void on_message(struct ipc_channel *channel, const struct message *message, void *arg)
@@ -82,22 +102,31 @@ static void on_message(struct ipc_channel *channel, const struct message *messag
         server->counters.requests[row - server->options.handlers]++;
         row->handle(server->options.daemon, to, message);
     } else {
-        ipc_fail(to, ERROR_INTERNAL, "this daemon does not serve that message");
+        refuse_unserved(server, to, message->type);
     }
 }
 
 /* ---- accepting ------------------------------------------------------------------------------ */
 
+bool ipc_peer_is_one_of(int fd, const uid_t *uids, size_t count, struct ucred *peer)
+{
+    socklen_t len = sizeof(*peer);
+
+    *peer = (struct ucred){.uid = (uid_t)-1};
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, peer, &len) != 0)
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (uids[i] == peer->uid)
+            return true;
+    return false;
+}
+
 static bool uid_allowed(const struct ipc_server *server, int fd)
 {
     struct ucred peer;
-    socklen_t len = sizeof(peer);
 
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) != 0)
-        return false;
-    for (size_t i = 0; i < server->options.uid_count; i++)
-        if (server->options.uids[i] == peer.uid)
-            return true;
+    if (ipc_peer_is_one_of(fd, server->options.uids, server->options.uid_count, &peer))
+        return true;
     log_warn("connection refused: the peer's user is not configured", LOG_NUMBER("uid", peer.uid),
              LOG_NUMBER("pid", peer.pid));
     return false;
@@ -141,10 +170,10 @@ static void on_accept_again(evutil_socket_t fd, short what, void *arg)
 static void take_connection(struct ipc_server *server, int fd)
 {
     if (!uid_allowed(server, fd)) {
-        server->counters.refused++;
+        server->counters.refusals[IPC_REFUSED_user]++;
         close(fd);
     } else if (server->counters.channels >= server->options.max_channels) {
-        server->counters.refused++;
+        server->counters.refusals[IPC_REFUSED_channels]++;
         log_warn("connection refused: ipc.max_channels reached");
         close(fd);
     } else {

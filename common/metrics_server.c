@@ -6,6 +6,8 @@
 
 #include <stdlib.h>
 
+const struct metric_set IPC_REFUSAL_SET = {"reason", metric_text_name, ipc_refusal_names};
+
 const char *server_handler_name(const void *handlers, size_t n)
 {
     const struct ipc_handler *handler = (const struct ipc_handler *)handlers + n;
@@ -18,7 +20,7 @@ void server_metrics_update(struct server_metrics *metrics, const struct ipc_serv
     const struct ipc_server_counters *counters = ipc_server_counters(server);
 
     metrics->ipc_channels = counters->channels;
-    metrics->ipc_channels_refused_total = counters->refused;
+    memcpy(metrics->ipc_refusals_total, counters->refusals, sizeof(counters->refusals));
     metrics->ipc_accept_failed_total = counters->accept_failed;
     metrics->ipc_channels_broken_total = counters->broken;
     memcpy(metrics->ipc_requests_total, counters->requests, sizeof(counters->requests));

@@ -15,6 +15,9 @@ struct server_metrics {
 #undef METRIC
 };
 
+/* The reasons in common/ipc_refusals.def. */
+extern const struct metric_set IPC_REFUSAL_SET;
+
 /* For IPC_HANDLER_SET: the message that the n-th row of a dispatch table serves, NULL behind the
  * last. */
 const char *server_handler_name(const void *handlers, size_t n);

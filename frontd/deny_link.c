@@ -57,14 +57,13 @@ void deny_link_subscribe(struct worker *worker)
         ask(worker);
 }
 
-void deny_link_take(struct worker *worker, const struct message *message)
+bool deny_link_take(struct worker *worker, const struct message *message)
 {
-    if (message->type != MSG_deny_list) {
-        log_warn("not registryd's to push", LOG_TEXT("message", proto_name(message->type)));
-        return;
-    }
+    if (message->type != MSG_deny_list)
+        return false;
     if (deny_take(&worker->deny, &message->body.deny_list))
         connection_cut_denied(worker);
+    return true;
 }
 
 void deny_link_close(struct worker *worker)

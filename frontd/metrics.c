@@ -51,6 +51,7 @@ static const struct metric_set CODE_SET = {"code", code_name, NULL};
 static const struct metric_set REFUSAL_SET = {"reason", metric_text_name, refusal_names};
 static const struct metric_set DAEMON_SET = {"daemon", metric_text_name, daemon_names};
 static const struct metric_set BACKEND_SET = {"backend", backend_name, daemon_names};
+static const struct metric_set IPC_REFUSAL_SET = {"reason", metric_text_name, ipc_refusal_names};
 
 #define METRIC_SETS "frontd/metric_sets.def"
 #include "common/metric_set_names.h"

@@ -4,6 +4,7 @@
 #define CAF_FRONTD_METRICS_H
 
 #include "common/errors.h"
+#include "common/ipc.h"
 #include "common/metrics_process.h"
 #include "frontd/admission.h"
 #include "frontd/backends.h"

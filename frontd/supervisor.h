@@ -12,16 +12,13 @@
 
 #include <sys/types.h>
 
-enum { SUPERVISOR_PEERS = 4 };
-
 struct supervisor;
 struct supervisor_worker;
 
 /* One worker's connection to one peer: made, handed over, made again when it is lost. */
 struct supervisor_link {
     struct supervisor_worker *worker;
-    enum proto_peer peer;
-    const char *path;
+    enum backend backend;
     struct event *retry;
     int64_t delay_ms;
     int64_t handed_over_ms; /* monotonic: a link that lived is made again at once */
@@ -34,7 +31,7 @@ struct supervisor_worker {
     struct ipc_channel *control;
     struct event *restart;
     int64_t started_ms, restart_delay_ms;
-    struct supervisor_link links[SUPERVISOR_PEERS];
+    struct supervisor_link links[BACKEND_COUNT];
 };
 
 /* The name of a server key, as the keeper knows it, and the file of its certificate. */
@@ -81,6 +78,7 @@ struct supervisor {
     const char *configuration_file;
     service_check_fn *check_options;
     int listener, admin_listener; /* -1: none */
+    uid_t *backend_users;         /* as many as options.backends_users */
     struct supervisor_material material;
     struct tls_ticket_keys ticket_keys;
     struct event *ticket_age;
@@ -188,8 +186,12 @@ const char *supervisor_check_admin_listen(const struct frontd_options *options);
 
 /* ---- supervisor_link.c ---------------------------------------------------------------------- */
 
-/* A connected socket at that path, close-on-exec and non-blocking, or -1 with errno. */
-int supervisor_connect(const char *path);
+/* A connected socket of that daemon, close-on-exec and non-blocking, or -1 with errno: EPERM,
+ * counted and logged, when somebody listens there who is none of backends.users. */
+int supervisor_connect(struct supervisor *supervisor, enum backend backend);
+
+/* Learns who may listen at the daemons' sockets. Ends the process when a user does not exist. */
+void supervisor_find_backend_users(struct supervisor *supervisor);
 
 /* Prepares the worker's links; none is made yet. */
 void supervisor_init_links(struct supervisor_worker *worker);

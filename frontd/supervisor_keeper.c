@@ -19,7 +19,7 @@ static void try_connect(struct supervisor_keeper *keeper)
 
     if (ipc_client_connected(keeper->client))
         return;
-    fd = supervisor_connect(keeper->supervisor->options.backends_keeper);
+    fd = supervisor_connect(keeper->supervisor, BACKEND_KEEPER);
     if (fd >= 0)
         ipc_client_attach(keeper->client, fd);
     else
@@ -81,11 +81,19 @@ static void on_answer(void *arg, const struct message *answer)
 void supervisor_open_keeper(struct supervisor *supervisor)
 {
     struct supervisor_keeper *keeper = &supervisor->keeper;
-    const struct ipc_client_options options = {.self = PEER_SUPERVISOR,
-                                               .peer = PEER_KEEPER,
-                                               .max_in_flight = 2,
-                                               .lost = on_lost,
-                                               .arg = keeper};
+    struct frontd_metrics *metrics = supervisor->metrics;
+    const struct ipc_client_options options = {
+        .self = PEER_SUPERVISOR,
+        .peer = PEER_KEEPER,
+        .max_in_flight = 2,
+        .counters = {&metrics->backend_requests_total[BACKEND_KEEPER],
+                     &metrics->backend_requests_in_flight[BACKEND_KEEPER],
+                     &metrics->backend_requests_resent_total[BACKEND_KEEPER],
+                     &metrics->backend_requests_expired_total[BACKEND_KEEPER],
+                     &metrics->backend_connections_lost_total[BACKEND_KEEPER],
+                     metrics->backend_refusals_total[BACKEND_KEEPER]},
+        .lost = on_lost,
+        .arg = keeper};
 
     keeper->supervisor = supervisor;
     keeper->client = ipc_client_new(supervisor->service.base, &options);

@@ -84,22 +84,24 @@ int main(int argc, char **argv)
                  supervisor.options.service_stop_seconds + 1);
     read_first_material(&supervisor);
     supervisor_make_ticket_keys(&supervisor);
-    supervisor_open_keeper(&supervisor);
+    supervisor_find_backend_users(&supervisor);
     supervisor.listener =
         service_tcp_listener(supervisor.options.listen_address, supervisor.options.listen_port,
                              supervisor.options.listen_backlog);
     supervisor.admin_listener = supervisor_open_admin_listener(&supervisor.options);
     supervisor_open_metrics(&supervisor);
+    supervisor_open_keeper(&supervisor);
     supervisor_watch_children(&supervisor);
     supervisor_open_workers(&supervisor);
     supervisor_start_serving(&supervisor);
     status = service_run(&supervisor.service);
     supervisor_free_workers(&supervisor);
+    supervisor_close_keeper(&supervisor);
     supervisor_close_metrics(&supervisor);
     supervisor_free_reload(&supervisor);
-    supervisor_close_keeper(&supervisor);
     supervisor_free_ticket_keys(&supervisor);
     supervisor_free_material(&supervisor.material);
+    free(supervisor.backend_users);
     service_close(&supervisor.service);
     config_free(frontd_option_table, &supervisor.options);
     return status;

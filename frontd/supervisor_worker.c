@@ -120,8 +120,11 @@ static void on_control(struct ipc_channel *channel, const struct message *messag
 static void on_control_closed(struct ipc_channel *channel, const char *why, void *arg)
 {
     struct supervisor_worker *worker = arg;
+    const char *detail;
 
-    (void)why;
+    if (ipc_channel_refusal(channel, &detail) < IPC_REFUSAL_COUNT)
+        log_warn("worker refused", LOG_NUMBER("worker", worker->number), LOG_TEXT("reason", why),
+                 LOG_TEXT("detail", detail));
     supervisor_stop_links(worker);
     ipc_channel_close(channel);
     worker->control = NULL;
@@ -198,7 +201,7 @@ static void start_worker(struct supervisor_worker *worker)
              LOG_NUMBER("pid", worker->pid));
     send_metrics_memory(worker);
     send_configuration(worker);
-    for (size_t i = 0; i < SUPERVISOR_PEERS; i++)
+    for (size_t i = 0; i < BACKEND_COUNT; i++)
         supervisor_make_link(&worker->links[i]);
     send_material(worker, false);
     supervisor_send_ticket_keys(worker);
@@ -320,7 +323,7 @@ void supervisor_free_workers(struct supervisor *supervisor)
         if (worker->control)
             ipc_channel_close(worker->control);
         event_free(worker->restart);
-        for (size_t k = 0; k < SUPERVISOR_PEERS; k++)
+        for (size_t k = 0; k < BACKEND_COUNT; k++)
             event_free(worker->links[k].retry);
     }
     free(supervisor->workers);

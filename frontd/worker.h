@@ -131,8 +131,8 @@ void deny_link_open(struct worker *worker);
 /* registryd has a new channel: asks it for the list. */
 void deny_link_subscribe(struct worker *worker);
 
-/* What registryd pushed. */
-void deny_link_take(struct worker *worker, const struct message *message);
+/* What registryd pushed; false: it has nothing of that kind to push. */
+bool deny_link_take(struct worker *worker, const struct message *message);
 
 void deny_link_close(struct worker *worker);
 

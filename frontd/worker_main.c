@@ -42,10 +42,12 @@ static void on_backend_lost(void *arg, enum proto_peer peer)
 static void accept_when_complete(struct worker *worker);
 
 /* registryd alone pushes anything. */
-static void on_pushed(void *arg, const struct message *message)
+static bool on_pushed(void *arg, const struct message *message)
 {
-    deny_link_take(arg, message);
+    if (!deny_link_take(arg, message))
+        return false;
     accept_when_complete(arg);
+    return true;
 }
 
 static void open_backends(struct worker *worker)
@@ -61,7 +63,8 @@ static void open_backends(struct worker *worker)
                          &metrics->backend_requests_in_flight[i],
                          &metrics->backend_requests_resent_total[i],
                          &metrics->backend_requests_expired_total[i],
-                         &metrics->backend_connections_lost_total[i]},
+                         &metrics->backend_connections_lost_total[i],
+                         metrics->backend_refusals_total[i]},
             .lost = on_backend_lost,
             .pushed = backend_peers[i] == PEER_REGISTRYD ? on_pushed : NULL,
             .arg = worker,
@@ -301,9 +304,10 @@ static void on_control(struct ipc_channel *channel, const struct message *messag
 static void on_control_closed(struct ipc_channel *channel, const char *why, void *arg)
 {
     struct worker *worker = arg;
+    const char *detail;
 
-    (void)channel;
-    log_warn("the supervisor is lost: ending", LOG_TEXT("reason", why));
+    ipc_channel_refusal(channel, &detail);
+    log_warn("the supervisor is lost: ending", LOG_TEXT("reason", why), LOG_TEXT("detail", detail));
     service_drain(&worker->service);
 }
 

@@ -47,7 +47,8 @@ def defaults(folder, settings):
             "identity": {"trust_domain": settings.trust_domain},
             "operators": {pattern: role for role in ROLES for pattern in (f"*/{role}", f"*/{role}-*")},
             "workers": {"count": settings.workers},
-            "backends": {name: folder.socket(name) for name in ("keeper", "registryd", "auditd", "eventd")},
+            "backends": {**{name: folder.socket(name) for name in ("keeper", "registryd", "auditd", "eventd")},
+                         "users": os.getuid()},
         },
     }
 

@@ -15,6 +15,7 @@ static struct world {
     size_t messages, last_length;
     int ends, descriptors_before;
     char why[64];
+    enum ipc_refusal refusal;
     bool sending;             /* a test is inside ipc_channel_send */
     void (*on_message)(void); /* NULL: only note */
 } world;
@@ -34,11 +35,15 @@ static inline void take_message(struct ipc_channel *channel, const struct messag
 
 static inline void take_end(struct ipc_channel *channel, const char *why, void *arg)
 {
+    const char *detail;
+
     ck_assert_ptr_eq(arg, &world);
     ck_assert_ptr_eq(channel, world.channel);
     ck_assert(!world.sending);
     world.ends++;
     snprintf(world.why, sizeof(world.why), "%s", why);
+    world.refusal = ipc_channel_refusal(channel, &detail);
+    ck_assert_int_eq(*detail != '\0', world.refusal != IPC_REFUSAL_COUNT);
     ipc_channel_close(channel);
     world.channel = NULL;
 }

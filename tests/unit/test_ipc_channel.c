@@ -2,13 +2,12 @@
  * pieces and in heaps. */
 #include "tests/unit/ipc_world.h"
 
-static void assert_ended(const char *why)
+static void assert_refused(enum ipc_refusal refusal)
 {
     LOOP_UNTIL(world.base, world.ends > 0);
     loop_settle(world.base);
     ck_assert_int_eq(world.ends, 1);
-    ck_assert_str_eq(world.why, why);
-    LOOP_UNTIL(world.base, peer_is_left(&world.peer));
+    ck_assert_int_eq(world.refusal, refusal);
 }
 
 /* ---- HELLO ----------------------------------------------------------------------------------- */
@@ -45,8 +44,7 @@ START_TEST(a_wrong_hello_ends_the_channel)
     const struct msg_hello hello = {wrong_hellos[_i].version, wrong_hellos[_i].daemon, STR("x")};
 
     peer_send(&world.peer, MSG_hello, numbered(0), &hello); /* and nothing that it may not send */
-    LOOP_UNTIL(world.base, world.ends == 1);
-    ck_assert_str_eq(world.why, "malformed frame");
+    assert_refused(IPC_REFUSED_hello);
 }
 END_TEST
 
@@ -54,7 +52,7 @@ START_TEST(nothing_goes_before_hello)
 {
     peer_ask(&world.peer, 1);
     peer_say_hello(&world.peer, "frontd");
-    LOOP_UNTIL(world.base, world.ends == 1);
+    assert_refused(IPC_REFUSED_hello);
     ck_assert_uint_eq(world.messages, 0);
 }
 END_TEST
@@ -65,7 +63,7 @@ START_TEST(hello_is_said_once)
     peer_ask(&world.peer, 1);
     peer_say_hello(&world.peer, "frontd");
     peer_ask(&world.peer, 2);
-    LOOP_UNTIL(world.base, world.ends == 1);
+    assert_refused(IPC_REFUSED_hello);
     ck_assert_uint_eq(world.messages, 1);
 }
 END_TEST
@@ -87,42 +85,47 @@ END_TEST
 
 /* ---- hostile frames -------------------------------------------------------------------------- */
 
-static const struct str hostile[] = {
-    STR("\0\0\0\0"),                       /* no payload */
-    STR("\0\x10\0\x01"),                   /* 1 MiB and a byte: not waited for */
-    STR("\0\xff\xff\xff"),                 /* 16 MiB */
-    STR("\xff\xff\xff\xff"),               /* 4 GiB */
-    STR("\x80\0\0\0"),                     /* negative, for who reads it so */
-    STR("\0\0\0\x01\xc0"),                 /* nil */
-    STR("\0\0\0\x01\x90"),                 /* an empty array */
-    STR("\0\0\0\x02\x92\x22"),             /* an array that is cut */
-    STR("\0\0\0\x05\xdd\xff\xff\xff\xff"), /* an array of 4 Gi items */
-    STR("\0\0\0\x04\x84\xa1z\xc0"),        /* a map */
-    STR("\0\0\0\x14\x92\x02\xc4\x10"
-        "0123456789abcdef"), /* fail, that only a back daemon sends */
-    STR("\0\0\0\x14\x92\x03\xc4\x10"
-        "0123456789abcdefg"), /* a good frame, and one byte */
-    STR("GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
-    STR("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), /* a TLS ClientHello */
+static const struct {
+    enum ipc_refusal refusal;
+    struct str bytes;
+} hostile[] = {
+    {IPC_REFUSED_length, STR("\0\0\0\0")},              /* no payload */
+    {IPC_REFUSED_length, STR("\0\x10\0\x01")},          /* 1 MiB and a byte: not waited for */
+    {IPC_REFUSED_length, STR("\0\xff\xff\xff")},        /* 16 MiB */
+    {IPC_REFUSED_length, STR("\xff\xff\xff\xff")},      /* 4 GiB */
+    {IPC_REFUSED_length, STR("\x80\0\0\0")},            /* negative, for who reads it so */
+    {IPC_REFUSED_malformed, STR("\0\0\0\x01\xc0")},     /* nil */
+    {IPC_REFUSED_malformed, STR("\0\0\0\x01\x90")},     /* an empty array */
+    {IPC_REFUSED_malformed, STR("\0\0\0\x02\x92\x22")}, /* an array that is cut */
+    {IPC_REFUSED_malformed, STR("\0\0\0\x05\xdd\xff\xff\xff\xff")}, /* an array of 4 Gi items */
+    {IPC_REFUSED_malformed, STR("\0\0\0\x04\x84\xa1z\xc0")},        /* a map */
+    {IPC_REFUSED_malformed, STR("\0\0\0\x14\x92\x02\xc4\x10"
+                                "0123456789abcdef")}, /* fail, that only a back daemon sends */
+    {IPC_REFUSED_length, STR("\0\0\0\x14\x92\x03\xc4\x10"
+                             "0123456789abcdefg")}, /* a good frame, and one byte */
+    {IPC_REFUSED_length, STR("GET / HTTP/1.1\r\nHost: a\r\n\r\n")},
+    {IPC_REFUSED_length,
+     STR("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")}, /* a TLS ClientHello */
 };
 
 START_TEST(a_hostile_frame_ends_the_channel_and_nothing_else)
 {
     shake_hands();
     peer_ask(&world.peer, 1);
-    peer_write(&world.peer, hostile[_i].ptr, hostile[_i].len);
-    if (hostile[_i].ptr[3] == 0x14) /* the good one needs a second, broken one */
+    peer_write(&world.peer, hostile[_i].bytes.ptr, hostile[_i].bytes.len);
+    if (hostile[_i].bytes.ptr[3] == 0x14) /* the good one needs a second, broken one */
         peer_write(&world.peer, "\0\0\0\0", 4);
-    assert_ended("malformed frame");
+    assert_refused(hostile[_i].refusal);
+    LOOP_UNTIL(world.base, peer_is_left(&world.peer));
     ck_assert_uint_ge(world.messages, 1);
 }
 END_TEST
 
 START_TEST(a_hostile_frame_before_hello_ends_the_channel)
 {
-    peer_write(&world.peer, hostile[_i].ptr, hostile[_i].len);
+    peer_write(&world.peer, hostile[_i].bytes.ptr, hostile[_i].bytes.len);
     LOOP_UNTIL(world.base, world.ends == 1);
-    ck_assert_str_eq(world.why, "malformed frame");
+    ck_assert_int_ne(world.refusal, IPC_REFUSAL_COUNT);
     ck_assert_uint_eq(world.messages, 0);
 }
 END_TEST
@@ -150,7 +153,7 @@ START_TEST(a_frame_of_1_mib_is_whole_before_it_is_judged)
     loop_settle(world.base);
     ck_assert_int_eq(world.ends, 0);
     write_through(frame, 1);
-    assert_ended("malformed frame");
+    assert_refused(IPC_REFUSED_malformed);
     free(frame);
 }
 END_TEST

@@ -20,6 +20,7 @@ static struct world {
     bool calling;
     void (*on_answer)(void);
     void (*on_lost)(void);
+    uint64_t refusals[IPC_REFUSAL_COUNT], uncounted;
 } world;
 
 static void take_answer(void *arg, const struct message *answer)
@@ -53,6 +54,9 @@ static void open_world(void)
     const struct ipc_client_options options = {.self = PEER_FRONTD,
                                                .peer = PEER_REGISTRYD,
                                                .max_in_flight = 5,
+                                               .counters = {&world.uncounted, &world.uncounted,
+                                                            &world.uncounted, &world.uncounted,
+                                                            &world.uncounted, world.refusals},
                                                .lost = take_loss,
                                                .arg = &world};
 
@@ -136,7 +140,6 @@ START_TEST(a_call_is_answered_once_whatever_else_comes)
     ck_assert(memcmp(&first, &second, sizeof(first)) != 0);
     answer(&peer, second);
     answer(&peer, second);
-    answer(&peer, numbered(77)); /* nobody asked for that */
     assert_answered_once(1);
     answer(&peer, first);
     assert_answered_once(0);
@@ -144,6 +147,30 @@ START_TEST(a_call_is_answered_once_whatever_else_comes)
     ck_assert_int_eq(world.calls[1].count, 1);
     ck_assert_uint_eq(ipc_client_in_flight(world.client), 0);
     ck_assert_int_eq(world.lost, 0);
+    peer_free(&peer);
+}
+END_TEST
+
+/* ids that this client never gave out: another one's, the next, the one before the first. */
+START_TEST(an_answer_that_nobody_asked_for_is_refused)
+{
+    struct peer peer = attach();
+    struct request_id id;
+
+    call(0);
+    id = take_request(&peer);
+    if (_i == 0)
+        id.bytes[0]++;
+    else
+        id.bytes[15] = _i == 1 ? 2 : 0;
+    answer(&peer, id);
+    LOOP_UNTIL(world.base, world.lost == 1);
+    for (int i = 0; i < IPC_REFUSAL_COUNT; i++)
+        ck_assert_uint_eq(world.refusals[i], i == IPC_REFUSED_unasked);
+    peer_free(&peer);
+    peer = attach();
+    answer(&peer, take_request(&peer));
+    assert_answered_once(0);
     peer_free(&peer);
 }
 END_TEST
@@ -266,6 +293,7 @@ START_TEST(a_broken_or_wrong_peer_is_a_lost_channel)
     if (_i == 2)
         peer_write(&peer, "\0\0\0\0", 4);
     LOOP_UNTIL(world.base, world.lost == 1);
+    ck_assert_uint_eq(world.refusals[_i == 2 ? IPC_REFUSED_length : IPC_REFUSED_hello], 1);
     ck_assert(!ipc_client_connected(world.client));
     peer_free(&peer);
     peer = attach();
@@ -444,6 +472,7 @@ int main(void)
     tcase_add_checked_fixture(losses, open_world, close_world);
     tcase_add_checked_fixture(ends, open_world, close_world);
     tcase_add_test(calls, a_call_is_answered_once_whatever_else_comes);
+    tcase_add_loop_test(calls, an_answer_that_nobody_asked_for_is_refused, 0, 3);
     tcase_add_test(calls, a_failure_is_an_answer);
     tcase_add_test(calls, a_call_may_come_before_its_channel);
     tcase_add_test(calls, calls_in_flight_are_bounded);

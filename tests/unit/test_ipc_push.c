@@ -65,11 +65,14 @@ static struct {
     enum message_type type;
 } seen;
 
-static void on_pushed(void *arg, const struct message *message)
+static uint64_t refusals[IPC_REFUSAL_COUNT], uncounted;
+
+static bool on_pushed(void *arg, const struct message *message)
 {
     ck_assert_ptr_eq(arg, &seen);
     seen.pushed++;
     seen.type = message->type;
+    return message->type == MSG_deny_list;
 }
 
 static void on_lost(void *arg, enum proto_peer peer)
@@ -87,16 +90,19 @@ static void on_answer(void *arg, const struct message *answer)
 
 static struct ipc_client *client_of(struct peer *peer, bool listens)
 {
-    const struct ipc_client_options options = {.self = PEER_FRONTD,
-                                               .peer = PEER_REGISTRYD,
-                                               .max_in_flight = 10,
-                                               .lost = on_lost,
-                                               .pushed = listens ? on_pushed : NULL,
-                                               .arg = &seen};
+    const struct ipc_client_options options = {
+        .self = PEER_FRONTD,
+        .peer = PEER_REGISTRYD,
+        .max_in_flight = 10,
+        .counters = {&uncounted, &uncounted, &uncounted, &uncounted, &uncounted, refusals},
+        .lost = on_lost,
+        .pushed = listens ? on_pushed : NULL,
+        .arg = &seen};
     struct ipc_client *client = ipc_client_new(world.base, &options);
     int fd;
 
     memset(&seen, 0, sizeof(seen));
+    memset(refusals, 0, sizeof(refusals));
     *peer = peer_pair(&fd);
     ipc_client_attach(client, fd);
     peer_say_hello(peer, "registryd");
@@ -113,10 +119,12 @@ START_TEST(a_client_hears_what_answers_no_call)
     peer_send(&peer, MSG_deny_list, numbered(0), &part);
     LOOP_UNTIL(world.base, seen.pushed == 1);
     ck_assert_int_eq(seen.type, MSG_deny_list);
-    peer_send(&peer, MSG_mesh_agent, numbered(9), &answer); /* of a call that was cancelled */
     peer_send(&peer, MSG_deny_list, numbered(0), &part);
     LOOP_UNTIL(world.base, seen.pushed == 2);
     ck_assert_int_eq(seen.lost, 0);
+    peer_send(&peer, MSG_mesh_agent, numbered(0), &answer); /* not what is pushed */
+    LOOP_UNTIL(world.base, seen.lost == 1);
+    ck_assert_uint_eq(refusals[IPC_REFUSED_unasked], 1);
     ipc_client_free(client);
     peer_free(&peer);
 }
@@ -143,14 +151,15 @@ START_TEST(a_push_is_no_calls_answer)
 }
 END_TEST
 
-START_TEST(a_client_that_listens_to_none_goes_on)
+START_TEST(a_push_to_who_listens_to_none_is_refused)
 {
     struct peer peer;
     struct ipc_client *client = client_of(&peer, false);
 
     peer_send(&peer, MSG_deny_list, numbered(0), &part);
-    loop_settle(world.base);
-    ck_assert(ipc_client_connected(client));
+    LOOP_UNTIL(world.base, seen.lost == 1);
+    ck_assert(!ipc_client_connected(client));
+    ck_assert_uint_eq(refusals[IPC_REFUSED_unasked], 1);
     ipc_client_free(client);
     peer_free(&peer);
 }
@@ -167,6 +176,6 @@ int main(void)
     tcase_add_test(tests, a_held_channel_outlives_the_server);
     tcase_add_test(tests, a_client_hears_what_answers_no_call);
     tcase_add_test(tests, a_push_is_no_calls_answer);
-    tcase_add_test(tests, a_client_that_listens_to_none_goes_on);
+    tcase_add_test(tests, a_push_to_who_listens_to_none_is_refused);
     return suite_run(suite);
 }

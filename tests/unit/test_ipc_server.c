@@ -7,6 +7,16 @@
 
 enum { NOBODY = 65534 };
 
+/* How many the server has refused for that reason; and it has refused nothing else. */
+static uint64_t refusals(enum ipc_refusal reason)
+{
+    const uint64_t *counts = ipc_server_counters(world.server)->refusals;
+
+    for (int i = 0; i < IPC_REFUSAL_COUNT; i++)
+        ck_assert(i == (int)reason || counts[i] == 0);
+    return counts[reason];
+}
+
 /* ---- who is let in --------------------------------------------------------------------------- */
 
 START_TEST(our_user_is_served)
@@ -28,7 +38,7 @@ START_TEST(another_user_hears_nothing)
     peer = dial();
     LOOP_UNTIL(world.base, peer.ended || peer_is_left(&peer));
     ck_assert_uint_eq(peer.in_len, 0);
-    ck_assert_uint_eq(ipc_server_counters(world.server)->refused, 1);
+    ck_assert_uint_eq(refusals(IPC_REFUSED_user), 1);
     peer_free(&peer);
 }
 END_TEST
@@ -94,6 +104,7 @@ START_TEST(another_daemon_is_not_served)
     peer_expect(world.base, &peer, PEER_REGISTRYD, MSG_hello, &message);
     LOOP_UNTIL(world.base, peer_is_left(&peer));
     ck_assert_uint_eq(ipc_server_counters(world.server)->broken, 1);
+    ck_assert_uint_eq(refusals(IPC_REFUSED_hello), 1);
     peer_free(&peer);
 }
 END_TEST
@@ -109,7 +120,7 @@ START_TEST(channels_are_bounded_and_come_free_again)
         LOOP_UNTIL(world.base, peer_is_left(&more));
         peer_free(&more);
     }
-    ck_assert_uint_eq(ipc_server_counters(world.server)->refused, 3);
+    ck_assert_uint_eq(refusals(IPC_REFUSED_channels), 3);
     peer_ask(&peers[0], 1); /* who is in stays in */
     assert_answered(&peers[0], MSG_mesh_agent, 1);
     peer_free(&peers[1]);
@@ -153,6 +164,7 @@ START_TEST(a_message_without_a_handler_is_answered_all_the_same)
     ck_assert(str_equal(message.body.fail.code, STR("INTERNAL")));
     assert_answered(&peer, MSG_mesh_agent, 6);
     ck_assert_uint_eq(ipc_server_unanswered(world.server), 0);
+    ck_assert_uint_eq(refusals(IPC_REFUSED_unserved), 1);
     peer_free(&peer);
 }
 END_TEST
@@ -230,6 +242,7 @@ START_TEST(one_peers_broken_frame_ends_that_peer_alone)
     peer_write(&bad, "\xff\xff\xff\xff", 4);
     LOOP_UNTIL(world.base, peer_is_left(&bad));
     ck_assert_uint_eq(ipc_server_counters(world.server)->broken, 1);
+    ck_assert_uint_eq(refusals(IPC_REFUSED_length), 1);
     ck_assert_uint_eq(ipc_server_unanswered(world.server), 1);
     answer_kept(1);
     answer_kept(0);
