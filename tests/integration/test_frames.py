@@ -1,4 +1,5 @@
-"""Broken frames into every back daemon's socket: the channel ends, the log says so, and nothing dies."""
+"""Broken frames into every back daemon's socket: the channel ends, it is logged and counted by its reason, and nothing
+dies."""
 
 import json
 import re
@@ -7,6 +8,7 @@ import struct
 import msgpack
 import pytest
 from harness import PYTHON, wait_for
+from scraping import grows, of, scrape
 
 BACK = ("keeper", "registryd", "auditd", "eventd")
 ID = bytes(range(16))
@@ -52,41 +54,45 @@ def framed(payload):
 
 HELLO = frame(1, ID, 1, "frontd", "test")
 
+# Why it is refused (common/ipc_refusals.def), and the bytes.
 CASES = {
-    "garbage": b"\xff" * 64,
-    "HTTP": b"GET / HTTP/1.1\r\n\r\n",
-    "a length of 4 GiB": b"\xff\xff\xff\xff" + b"x" * 100,
-    "a length beyond 1 MiB": struct.pack(">I", 1048577) + b"x" * 100,
-    "a length of nothing": struct.pack(">I", 0),
-    "no msgpack": framed(b"\xc1" * 20),
-    "a map": framed(msgpack.packb({"a": 1})),
-    "an array of 4 Gi": framed(b"\xdd\xff\xff\xff\xff"),
-    "a text of 4 GiB": framed(b"\x95\x01\xdb\xff\xff\xff\xff"),
-    "nested arrays": framed(b"\x91" * 100000),
-    "an empty array": frame(),
-    "a type alone": frame(1),
-    "no number": frame("hello", ID, 1, "frontd", "test"),
-    "no HELLO first": frame(3, ID),
-    "HELLO of another version": frame(1, ID, 2, "frontd", "test"),
-    "HELLO of a stranger": frame(1, ID, 1, "eavesdropd", "test"),
-    "HELLO of a back daemon": frame(1, ID, 1, "registryd", "test"),
-    "HELLO without its build": frame(1, ID, 1, "frontd"),
-    "HELLO with more": frame(1, ID, 1, "frontd", "test", "more"),
-    "HELLO with left-over bytes": framed(HELLO[4:] + b"\xc0"),
-    "HELLO with a short id": frame(1, ID[:15], 1, "frontd", "test"),
-    "HELLO with a text for an id": frame(1, "a" * 16, 1, "frontd", "test"),
-    "HELLO with a NUL": frame(1, ID, 1, "frontd\0", "test"),
-    "HELLO with a long build": frame(1, ID, 1, "frontd", "b" * 65),
-    "HELLO twice": HELLO + HELLO,
-    "an unknown type": HELLO + frame(999, ID),
-    "a type of 64 bits": HELLO + frame(2**64 - 1, ID),
-    "a negative type": HELLO + frame(-3, ID),
-    "an answer where a request belongs": HELLO + frame(4, ID, True, False, "{}"),
-    "the supervisor's message": HELLO + frame(16, ID),
-    "a back daemon's failure": HELLO + frame(2, ID, "INTERNAL", "x"),
-    "a field too many": HELLO + frame(3, ID, 1),
-    "no UTF-8": framed(msgpack.packb([1, ID, 1], use_bin_type=True)[:-1] + b"\x01\xa2\xff\xfe\xa1x"),
+    "garbage": ("length", b"\xff" * 64),
+    "HTTP": ("length", b"GET / HTTP/1.1\r\n\r\n"),
+    "a length of 4 GiB": ("length", b"\xff\xff\xff\xff" + b"x" * 100),
+    "a length beyond 1 MiB": ("length", struct.pack(">I", 1048577) + b"x" * 100),
+    "a length of nothing": ("length", struct.pack(">I", 0)),
+    "no msgpack": ("malformed", framed(b"\xc1" * 20)),
+    "a map": ("malformed", framed(msgpack.packb({"a": 1}))),
+    "an array of 4 Gi": ("malformed", framed(b"\xdd\xff\xff\xff\xff")),
+    "a text of 4 GiB": ("malformed", framed(b"\x95\x01\xdb\xff\xff\xff\xff")),
+    "nested arrays": ("malformed", framed(b"\x91" * 100000)),
+    "an empty array": ("malformed", frame()),
+    "a type alone": ("malformed", frame(1)),
+    "no number": ("malformed", frame("hello", ID, 1, "frontd", "test")),
+    "no HELLO first": ("hello", frame(3, ID)),
+    "HELLO of another version": ("hello", frame(1, ID, 2, "frontd", "test")),
+    "HELLO of a stranger": ("hello", frame(1, ID, 1, "eavesdropd", "test")),
+    "HELLO of a back daemon": ("hello", frame(1, ID, 1, "registryd", "test")),
+    "HELLO without its build": ("malformed", frame(1, ID, 1, "frontd")),
+    "HELLO with more": ("malformed", frame(1, ID, 1, "frontd", "test", "more")),
+    "HELLO with left-over bytes": ("malformed", framed(HELLO[4:] + b"\xc0")),
+    "HELLO with a short id": ("malformed", frame(1, ID[:15], 1, "frontd", "test")),
+    "HELLO with a text for an id": ("malformed", frame(1, "a" * 16, 1, "frontd", "test")),
+    "HELLO with a NUL": ("malformed", frame(1, ID, 1, "frontd\0", "test")),
+    "HELLO with a long build": ("malformed", frame(1, ID, 1, "frontd", "b" * 65)),
+    "HELLO twice": ("hello", HELLO + HELLO),
+    "an unknown type": ("malformed", HELLO + frame(999, ID)),
+    "a type of 64 bits": ("malformed", HELLO + frame(2**64 - 1, ID)),
+    "a negative type": ("malformed", HELLO + frame(-3, ID)),
+    "an answer where a request belongs": ("malformed", HELLO + frame(4, ID, True, False, "{}")),
+    "the supervisor's message": ("malformed", HELLO + frame(16, ID)),
+    "a back daemon's failure": ("malformed", HELLO + frame(2, ID, "INTERNAL", "x")),
+    "a field too many": ("malformed", HELLO + frame(3, ID, 1)),
+    "no UTF-8": ("malformed", framed(msgpack.packb([1, ID, 1], use_bin_type=True)[:-1] + b"\x01\xa2\xff\xfe\xa1x")),
 }
+
+
+SERVED_ELSEWHERE = frame(34, ID, "acme", "spiffe://x/y")  # mesh_self
 
 
 def unframe(data):
@@ -109,13 +115,21 @@ def complaints(stack, name):
     return len(re.findall(r"level=(?:warn|error) ", stack.log(name)))
 
 
+def refusals(stack, name, reason, count):
+    """What the daemon shall have counted of every reason, for grows."""
+    reasons = scrape(stack).values_of("ipc_refusals_total", "reason", daemon=name)
+    assert reason in reasons
+    return {of("ipc_refusals_total", daemon=name, reason=each): count * (each == reason) for each in reasons}
+
+
 @pytest.mark.parametrize("name", BACK)
 @pytest.mark.parametrize("case", CASES)
 def test_a_broken_frame(stack, name, case):
-    before, pids = complaints(stack, name), stack.pids()
-    (how, _), = exchange(stack, stack.folder.socket(name), [CASES[case]])
-    assert how == "closed"
-    wait_for(lambda: complaints(stack, name) == before + 1, what="one complaint in the log")
+    (reason, data), before, pids = CASES[case], complaints(stack, name), stack.pids()
+    with grows(stack, by=refusals(stack, name, reason, 1)):
+        (how, _), = exchange(stack, stack.folder.socket(name), [data])
+        assert how == "closed"
+        wait_for(lambda: complaints(stack, name) == before + 1, what="one complaint in the log")
     assert stack.pids() == pids
 
 
@@ -130,6 +144,15 @@ def test_half_a_frame_and_gone(stack, name):
         assert stack.run_as_owner([PYTHON, "-c", leave, path, data.hex()]).returncode == 0
     assert stack.client().get("/readyz").status_code == 200
     assert stack.pids() == pids
+
+
+@pytest.mark.parametrize("name", [name for name in BACK if name != "registryd"])
+def test_a_message_for_another_daemon(stack, name):
+    """It is frontd's to send, but not to this daemon: it is told so, and may go on."""
+    with grows(stack, by=refusals(stack, name, "unserved", 3)):
+        (how, answer), = exchange(stack, stack.folder.socket(name), [HELLO + 3 * SERVED_ELSEWHERE + frame(3, ID)], 5)
+    assert how == "enough"
+    assert [message[0] for message in unframe(answer)] == [1, 2, 2, 2, 4]
 
 
 @pytest.mark.parametrize("name", BACK)
