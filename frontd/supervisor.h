@@ -34,17 +34,24 @@ struct supervisor_worker {
     struct supervisor_link links[BACKEND_COUNT];
 };
 
+/* A file of server certificates, and the seconds since 1970 in which all of them are valid. */
+struct supervisor_file {
+    char *name; /* owned */
+    int64_t starts, ends;
+};
+
 /* The name of a server key, as the keeper knows it, and the file of its certificate. */
 struct supervisor_key {
     uint8_t id[TLS_SIGNATURE_KEY_ID_SIZE];
-    char *file; /* owned */
+    const char *file; /* a supervisor_file's */
 };
 
-/* PEM texts, NUL-terminated, and the keys of the certificates; all owned. */
+/* PEM texts, NUL-terminated, the files of the certificates and their keys; all owned. */
 struct supervisor_material {
     char *certificates, *client_ca, *crls;
+    struct supervisor_file *files;
     struct supervisor_key *keys;
-    size_t key_count;
+    size_t file_count, key_count;
 };
 
 /* why: NULL when the keeper holds every key of the material; else it names the certificate, or says
@@ -103,6 +110,13 @@ bool supervisor_read_material(const struct frontd_options *options,
 /* Whether all its CRLs are within their dates. With one that is not, no client of its issuer is let
  * in (RFC 5280 6.3.3). */
 bool supervisor_crls_in_date(const struct supervisor_material *material);
+
+/* A file of its server certificates in which one is not within its dates now; NULL: there is none.
+ */
+const char *supervisor_out_of_date(const struct supervisor_material *material);
+
+/* Logs such a file as an error: it is in force, and clients will refuse it. */
+void supervisor_tell_out_of_date(const struct supervisor_material *material);
 
 void supervisor_free_material(struct supervisor_material *material);
 

@@ -33,6 +33,7 @@ static void read_first_material(struct supervisor *supervisor)
     if (!supervisor_read_material(&supervisor->options, &supervisor->material, error,
                                   sizeof(error)))
         log_fatal("TLS material refused", LOG_TEXT("reason", error));
+    supervisor_tell_out_of_date(&supervisor->material);
     if (!supervisor_crls_in_date(&supervisor->material))
         log_error("a CRL is out of date: no client of its issuer is let in",
                   LOG_TEXT("file", supervisor->options.tls_crl));

@@ -2,6 +2,8 @@
  * out. A set that is not whole, or that a worker could not use, is refused. */
 #include "frontd/supervisor.h"
 
+#include "common/clock.h"
+#include "common/log.h"
 #include "common/memory.h"
 #include "frontd/tls_material.h"
 
@@ -92,16 +94,36 @@ static char *read_pem(const char *path, enum pem_kind kind, size_t max, char *er
 struct trial {
     struct supervisor_material *material;
     SSL_CTX *context;
-    const char *file; /* of certificates, that is read just now */
     char *error;
     size_t error_size;
 };
 
+/* Notes the file's name, and when all that is in it is valid. */
+static void note_file(struct supervisor_material *material, const char *path, const char *text)
+{
+    struct supervisor_file file = {str_dup(str_from(path)), INT64_MIN, INT64_MAX};
+    BIO *bio = BIO_new_mem_buf(text, -1);
+    X509 *certificate;
+
+    while ((certificate = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
+        int64_t starts = tls_time_seconds(X509_get0_notBefore(certificate));
+        int64_t ends = tls_time_seconds(X509_get0_notAfter(certificate));
+
+        file.starts = starts > file.starts ? starts : file.starts;
+        file.ends = ends < file.ends ? ends : file.ends;
+        X509_free(certificate);
+    }
+    BIO_free(bio);
+    ERR_clear_error();
+    material->files =
+        memory_resize(material->files, (material->file_count + 1) * sizeof(*material->files));
+    material->files[material->file_count++] = file;
+}
+
 /* Notes the key's name. The key that the trial goes on with is the public half alone. */
 static EVP_PKEY *note_key(const struct tls_key_maker *maker, const X509 *leaf, const char **why)
 {
-    const struct trial *trial = maker->arg;
-    struct supervisor_material *material = trial->material;
+    struct supervisor_material *material = maker->arg;
     EVP_PKEY *key = X509_get_pubkey((X509 *)leaf);
     size_t count = material->key_count;
 
@@ -111,7 +133,7 @@ static EVP_PKEY *note_key(const struct tls_key_maker *maker, const X509 *leaf, c
         return NULL;
     }
     material->keys = memory_resize(material->keys, (count + 1) * sizeof(*material->keys));
-    material->keys[count].file = str_dup(str_from(trial->file));
+    material->keys[count].file = material->files[material->file_count - 1].name;
     tls_signature_key_id(key, material->keys[count].id);
     material->key_count++;
     return key;
@@ -125,10 +147,10 @@ static bool name_file(struct trial *trial, const char *path, const char *why)
 
 static bool try_certificates(struct trial *trial, const char *path, const char *text)
 {
-    const struct tls_key_maker maker = {note_key, trial};
+    const struct tls_key_maker maker = {note_key, trial->material};
     char why[256];
 
-    trial->file = path;
+    note_file(trial->material, path, text);
     return tls_material_use_certificates(trial->context, &maker, str_from(text), why,
                                          sizeof(why)) ||
            name_file(trial, path, why);
@@ -222,13 +244,33 @@ bool supervisor_crls_in_date(const struct supervisor_material *material)
     return in_date;
 }
 
+const char *supervisor_out_of_date(const struct supervisor_material *material)
+{
+    int64_t now = clock_wall_ms() / 1000;
+
+    for (size_t i = 0; i < material->file_count; i++)
+        if (now < material->files[i].starts || now > material->files[i].ends)
+            return material->files[i].name;
+    return NULL;
+}
+
+void supervisor_tell_out_of_date(const struct supervisor_material *material)
+{
+    const char *file = supervisor_out_of_date(material);
+
+    if (file)
+        log_error("a server certificate is out of date: clients will refuse it",
+                  LOG_TEXT("file", file));
+}
+
 void supervisor_free_material(struct supervisor_material *material)
 {
     free(material->certificates);
     free(material->client_ca);
     free(material->crls);
-    for (size_t i = 0; i < material->key_count; i++)
-        free(material->keys[i].file);
+    for (size_t i = 0; i < material->file_count; i++)
+        free(material->files[i].name);
+    free(material->files);
     free(material->keys);
     *material = (struct supervisor_material){0};
 }

@@ -136,6 +136,8 @@ static void adopt(struct supervisor *supervisor)
     name_the_rest(supervisor);
     adopt_options(supervisor);
     adopt_material(supervisor);
+    if (reload->certificates)
+        supervisor_tell_out_of_date(&supervisor->material);
     if (reload->roles)
         supervisor_send_configuration(supervisor);
     if (reload->certificates || reload->trust)
@@ -176,6 +178,23 @@ static bool read_all(struct supervisor *supervisor, char *error, size_t error_si
     return supervisor_read_material(&reload->options, &reload->material, error, error_size);
 }
 
+/* Whether what is new is within its dates; false with the file in error. What is in force may be as
+ * old: then a set in which only some is renewed is better than none. */
+static bool dates_hold(const struct supervisor *supervisor, char *error, size_t error_size)
+{
+    const struct supervisor_reload *reload = &supervisor->reload;
+    const char *file = supervisor_out_of_date(&reload->material);
+
+    if (reload->crls && !supervisor_crls_in_date(&reload->material))
+        snprintf(error, error_size, "%s: a CRL has expired or is not valid yet",
+                 reload->options.tls_crl);
+    else if (reload->certificates && file && !supervisor_out_of_date(&supervisor->material))
+        snprintf(error, error_size, "%s: a certificate has expired or is not valid yet", file);
+    else
+        return true;
+    return false;
+}
+
 void supervisor_reload(struct supervisor *supervisor, bool by_signal)
 {
     struct supervisor_reload *reload = &supervisor->reload;
@@ -194,9 +213,7 @@ void supervisor_reload(struct supervisor *supervisor, bool by_signal)
         return;
     }
     compare(supervisor);
-    if (reload->crls && !supervisor_crls_in_date(&reload->material)) {
-        snprintf(error, sizeof(error), "%s: a CRL has expired or is not valid yet",
-                 reload->options.tls_crl);
+    if (!dates_hold(supervisor, error, sizeof(error))) {
         refuse(supervisor, error);
         return;
     }

@@ -3,9 +3,11 @@ daemons start in any order. One stack, whose frontd each test finds stopped and 
 
 import os
 import signal
+import ssl
 
 import pytest
-from caf_dev.authority import SERVER, certificate_pem, new_key, server_names
+from caf_dev.authority import BACKDATED, DAY, SERVER, certificate_pem, new_key, now, server_names
+from cryptography.hazmat.primitives import serialization
 from harness import Stack, request, wait_for
 
 WAIT_SECONDS = 3
@@ -40,6 +42,11 @@ class Start:
     def ends(self):
         """Its exit status, which comes soon."""
         return self.process.wait(timeout=WAIT_SECONDS + 10)
+
+    def reload(self):
+        before = self.log().count("msg=reloaded")
+        os.kill(self.process.pid, signal.SIGHUP)
+        wait_for(lambda: self.log().count("msg=reloaded") > before, what="a reload")
 
     def stop(self):
         self.process.terminate()
@@ -105,3 +112,39 @@ def test_who_waits_can_be_stopped(shared, start):
         waiting.wait_for("msg=started")
         waiting.stop()
     assert "refused" not in waiting.log()
+
+
+def is_trusted(stack):
+    try:
+        return serves(stack)
+    except ssl.SSLCertVerificationError:
+        return False
+
+
+def put_expired(stack, path):
+    """In the certificate's place one of the same key that has expired; what was there."""
+    kept = path.read_bytes()
+    key = serialization.load_pem_private_key(path.with_suffix(".key").read_bytes(), None)
+    chain = stack.issuer().issue(key, names=server_names(), uses=(SERVER,), starts=now() - 9 * DAY,
+                                 ends=now() - BACKDATED)
+    path.write_bytes(certificate_pem(*chain))
+    return kept
+
+
+def test_certificates_out_of_date_serve_and_are_told_until_each_is_renewed(shared, start):
+    """With nothing better in force; who trusts none of them goes away by itself."""
+    told = 'msg="a server certificate is out of date: clients will refuse it" file='
+    paths = [shared.folder.tls / f"server-{kind}.crt" for kind in ("p256", "rsa")]
+    kept = [put_expired(shared, path) for path in paths]
+    started = start()
+    started.wait_for("msg=accepting")
+    assert started.log().count(f"{told}{paths[0]}") == 1
+    assert not is_trusted(shared)
+    paths[0].write_bytes(kept[0])
+    started.reload()
+    assert started.log().count(f"{told}{paths[1]}") == 1
+    paths[1].write_bytes(kept[1])
+    started.reload()
+    assert started.log().count(told) == 2
+    wait_for(lambda: is_trusted(shared))
+    started.stop()

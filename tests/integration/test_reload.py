@@ -309,6 +309,35 @@ def test_an_expired_crl_is_refused(shared, frontd):
     frontd.refuse("crl.pem", "expired")
 
 
+DATES = {
+    "expired": {"starts": now() - 9 * DAY, "ends": now() - BACKDATED},
+    "not yet valid": {"starts": now() + DAY, "ends": now() + 9 * DAY},
+}
+
+
+def put_dated_certificate(frontd, kind, **dates):
+    """A certificate of the key that is there, with these dates."""
+    key = serialization.load_pem_private_key((frontd.stack.folder.tls / f"server-{kind}.key").read_bytes(), None)
+    frontd.server[kind].write_bytes(certificate_pem(*frontd.stack.issuer().issue(
+        key, common_name="localhost", names=server_names(), uses=(SERVER,), **dates)))
+
+
+@pytest.mark.parametrize("kind", ["p256", "rsa"])
+@pytest.mark.parametrize("dates", DATES)
+def test_a_certificate_out_of_date_is_refused(shared, frontd, kind, dates):
+    serial = server_certificate(shared).serial_number
+    put_dated_certificate(frontd, kind, **DATES[dates])
+    frontd.refuse(frontd.server[kind], "a certificate has expired or is not valid yet")
+    assert server_certificate(shared).serial_number == serial
+
+
+def test_so_is_one_whose_chain_holds_such_a_ca(shared, frontd):
+    key = serialization.load_pem_private_key((shared.folder.tls / "server-p256.key").read_bytes(), None)
+    short = shared.issuer().intermediate("short", **DATES["expired"])
+    frontd.server["p256"].write_bytes(certificate_pem(*short.issue(key, names=server_names(), uses=(SERVER,))))
+    frontd.refuse(frontd.server["p256"], "a certificate has expired or is not valid yet")
+
+
 # ---- without being told --------------------------------------------------------------------------
 
 
