@@ -259,13 +259,24 @@ static void start_again(struct supervisor_worker *worker)
     event_add(worker->restart, &delay);
 }
 
+/* A worker that was told to end, and did, is nothing to warn of. */
+static void log_end(const struct supervisor_worker *worker, int status)
+{
+    if (worker->supervisor->service.draining && status == 0)
+        log_info("worker ended", LOG_NUMBER("worker", worker->number),
+                 LOG_NUMBER("pid", worker->pid));
+    else
+        log_warn("worker ended", LOG_NUMBER("worker", worker->number),
+                 LOG_NUMBER("pid", worker->pid),
+                 LOG_NUMBER("signal", WIFSIGNALED(status) ? WTERMSIG(status) : 0),
+                 LOG_NUMBER("status", WIFEXITED(status) ? WEXITSTATUS(status) : 0));
+}
+
 static void worker_ended(struct supervisor_worker *worker, int status)
 {
     bool draining = worker->supervisor->service.draining;
 
-    log_warn("worker ended", LOG_NUMBER("worker", worker->number), LOG_NUMBER("pid", worker->pid),
-             LOG_NUMBER("signal", WIFSIGNALED(status) ? WTERMSIG(status) : 0),
-             LOG_NUMBER("status", WIFEXITED(status) ? WEXITSTATUS(status) : 0));
+    log_end(worker, status);
     worker->pid = 0;
     supervisor_metrics_worker_ended(worker, WIFSIGNALED(status));
     if (worker->control)
