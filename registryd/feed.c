@@ -1,5 +1,6 @@
 /* Reads the change feed and applies it to the cache and the deny list. Touches the database by the
- * statement `feed` alone; a hint only makes it read sooner, at a bounded rate.
+ * statement `feed` alone; a hint only makes it read sooner, at a bounded rate. Says when it is time
+ * to look at everything anew (deny_list.c, nodes.c).
  *
  * Why an entry of the cache may be believed as long as the feed is fresh. Let a look-up or a
  * registration be answered from snapshot L, and let C be a change of that row that L does not see.
@@ -16,6 +17,7 @@
 #include "registryd/feed.h"
 
 #include "registryd/deny_list.h"
+#include "registryd/nodes.h"
 #include "registryd/registryd.h"
 #include "registryd/watermark.h"
 
@@ -126,6 +128,7 @@ static void begin_history(struct feed *feed, struct str history)
                  LOG_TEXT("was", feed->watermark.history), LOG_STR("is", history));
     cache_invalidate_all(&feed->daemon->cache);
     deny_list_load(feed->daemon->deny);
+    nodes_forget(feed->daemon);
     feed->reload_ms = clock_monotonic_ms();
     feed->daemon->metrics.registry_feed_reloads_total++;
 }
@@ -138,6 +141,7 @@ static void reload_if_due(struct feed *feed, int64_t now)
         now - feed->reload_ms < feed->daemon->options.feed_reload_seconds * 1000)
         return;
     deny_list_check(feed->daemon->deny);
+    nodes_forget(feed->daemon);
     feed->reload_ms = now;
     feed->daemon->metrics.registry_feed_reloads_total++;
 }

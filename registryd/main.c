@@ -70,6 +70,7 @@ static const char *const allowed[] = {
     "identity_outbox:INSERT",
     "nodes:SELECT",
     "nodes:INSERT",
+    "nodes:DELETE",
     "nodes(last_seen):UPDATE",
     "nodes(applied):UPDATE",
     NULL,
@@ -134,10 +135,10 @@ void registryd_deny_subscribe(void *arg, struct ipc_reply_to to, const struct me
 
 /* ---- stopping: answer what was asked, then write what was noted ----------------------------- */
 
-/* Reads under way whose answer nobody waits for. */
-static size_t nobodys_reads(const struct registryd *daemon)
+/* Requests under way whose answer nobody waits for. */
+static size_t nobodys_requests(const struct registryd *daemon)
 {
-    return feed_pending(daemon->feed) + deny_list_pending(daemon->deny);
+    return feed_pending(daemon->feed) + deny_list_pending(daemon->deny) + daemon->nodes_pending;
 }
 
 static void stop_when_written(evutil_socket_t fd, short what, void *arg)
@@ -148,7 +149,7 @@ static void stop_when_written(evutil_socket_t fd, short what, void *arg)
     (void)fd;
     (void)what;
     heartbeat_write_some(daemon, daemon->cache.dirty_count);
-    if (pg_pending(daemon->back.pg) == nobodys_reads(daemon) && daemon->cache.dirty_count == 0)
+    if (pg_pending(daemon->back.pg) == nobodys_requests(daemon) && daemon->cache.dirty_count == 0)
         service_stop(&daemon->back.service);
     else
         event_base_once(daemon->back.service.base, -1, EV_TIMEOUT, stop_when_written, daemon,

@@ -25,6 +25,7 @@ struct registryd {
     struct deny_list *deny;
     struct feed *feed;
     struct hints *hints;
+    unsigned nodes_pending; /* requests of nodes.c that the database has not answered: 0 or 1 */
     struct event *write_behind;
     size_t waiter_count;          /* heartbeats that wait for a look-up */
     size_t round_left;            /* agents that this round of writing behind has yet to write */
@@ -42,6 +43,7 @@ enum registryd_statement {
     STATEMENT_WRITE_HEARTBEAT,
     STATEMENT_FEED,
     STATEMENT_REVOKED,
+    STATEMENT_FORGET_NODES,
     STATEMENT_DEREGISTER,
     STATEMENT_LIST_AGENTS,
     STATEMENT_FIND_AGENT,

@@ -12,6 +12,7 @@ const struct pg_statement registryd_statements[] = {
     [STATEMENT_WRITE_HEARTBEAT] = {"write_heartbeat", sql_write_heartbeat, 6, true},
     [STATEMENT_FEED] = {"feed", sql_feed, 8, false},
     [STATEMENT_REVOKED] = {"revoked", sql_revoked, 3, false},
+    [STATEMENT_FORGET_NODES] = {"forget_nodes", sql_forget_nodes, 1, false},
     [STATEMENT_DEREGISTER] = {"deregister", sql_deregister, 8, true},
     [STATEMENT_LIST_AGENTS] = {"list_agents", sql_list_agents, 9, false},
     [STATEMENT_FIND_AGENT] = {"find_agent", sql_find_agent, 2, true},

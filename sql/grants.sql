@@ -41,7 +41,7 @@ GRANT UPDATE (hostname, machine_id_fingerprint, endpoint, version, capabilities,
               previous_fingerprint_source_ip, previous_fingerprint_reported_at, previous_fingerprint_heard_at,
               metadata_at) ON agent_registry TO caf_registry;
 GRANT INSERT ON identity_outbox TO caf_registry;
-GRANT SELECT, INSERT ON nodes TO caf_registry;
+GRANT SELECT, INSERT, DELETE ON nodes TO caf_registry;
 GRANT UPDATE (last_seen, applied) ON nodes TO caf_registry;
 GRANT EXECUTE ON FUNCTION caf_agent_json(agent_registry) TO caf_registry;
 GRANT EXECUTE ON FUNCTION caf_hostname_sharers(text[], text[], text[], timestamptz[]) TO caf_registry;

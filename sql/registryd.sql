@@ -218,6 +218,21 @@ SELECT here.snapshot, here.history, c.changed_xid, c.tenant_id, c.spiffe_id, c.s
 FROM here LEFT JOIN changes c ON true
 ORDER BY c.changed_xid, c.tenant_id, c.spiffe_id;
 
+-- name: forget_nodes
+-- Nodes that have not read the feed for $1 days. One that reads it this moment is not one of them; two nodes that forget
+-- at once do not wait for each other.
+WITH gone AS (
+    SELECT node
+    FROM nodes
+    WHERE last_seen < now() - $1::int * interval '1 day'
+    ORDER BY node
+    FOR UPDATE SKIP LOCKED
+)
+DELETE FROM nodes n
+USING gone
+WHERE n.node = gone.node
+RETURNING n.node, caf_time(n.last_seen);
+
 -- name: revoked
 -- A page of at most $3 revoked identities, in the order of the key, after ($1, $2).
 SELECT tenant_id, spiffe_id

@@ -17,7 +17,8 @@ SUPERUSER = "postgres"
 # What each daemon's role needs, as the self-test is told it.
 NEEDED = {
     "caf_registry": ["agent_registry:SELECT", "agent_registry:INSERT", "agent_registry:UPDATE",
-                     "identity_outbox:INSERT", "nodes:SELECT", "nodes:INSERT", "nodes:UPDATE"],
+                     "identity_outbox:INSERT", "nodes:SELECT", "nodes:INSERT", "nodes:UPDATE",
+                     "nodes:DELETE"],
     "caf_event": ["security_events:SELECT", "security_events:INSERT", "identity_outbox:SELECT",
                   "identity_outbox:DELETE"],
     "caf_audit": ["god_mode_executions:SELECT", "god_mode_executions:INSERT"],

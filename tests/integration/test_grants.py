@@ -13,7 +13,7 @@ COLUMN_PRIVILEGES = ["SELECT", "INSERT", "UPDATE", "REFERENCES"]
 # What each role may do, to the letter. UPDATE of agent_registry is column by column.
 GRANTS = {
     "caf_registry": {"agent_registry": {"SELECT", "INSERT"}, "identity_outbox": {"INSERT"},
-                     "nodes": {"SELECT", "INSERT"}},
+                     "nodes": {"SELECT", "INSERT", "DELETE"}},
     "caf_event": {"security_events": {"SELECT", "INSERT"}, "identity_outbox": {"SELECT", "DELETE"}},
     "caf_audit": {"god_mode_executions": {"SELECT", "INSERT"}},
 }
