@@ -59,7 +59,7 @@ static void take(struct worker *worker, int fd, const struct address *address)
         connection_open(worker, fd, address);
     } else {
         admission_count(&worker->admission, refusal);
-        lingering_refuse(&worker->lingering, fd);
+        lingering_refuse(&worker->lingering, fd, proxied ? NULL : address);
     }
 }
 

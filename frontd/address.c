@@ -73,6 +73,15 @@ struct address address_prefix(const struct address *address)
     return prefix;
 }
 
+struct address_key address_make_key(const unsigned char secret[ADDRESS_SECRET_BYTES],
+                                    const struct address *address)
+{
+    struct address_key key = {.prefix = address_prefix(address)};
+
+    memcpy(key.secret, secret, sizeof(key.secret));
+    return key;
+}
+
 /* ---- networks ------------------------------------------------------------------------------- */
 
 /* Whether the first bits of both are the same. */

@@ -30,6 +30,19 @@ void address_format(const struct address *address, char text[ADDRESS_TEXT_BYTES]
 /* What limits count by (the contract): an IPv4 address, an IPv6 address' first 64 bits. */
 struct address address_prefix(const struct address *address);
 
+enum { ADDRESS_SECRET_BYTES = 16 };
+
+/* What a table of addresses is looked up by. The secret is the table's own: nobody outside can
+ * choose addresses that all meet in one bucket. */
+struct address_key {
+    unsigned char secret[ADDRESS_SECRET_BYTES];
+    struct address prefix;
+};
+
+/* The key of the address' prefix. */
+struct address_key address_make_key(const unsigned char secret[ADDRESS_SECRET_BYTES],
+                                    const struct address *address);
+
 struct network {
     struct address base;
     unsigned bits; /* of base that count, 0 to 128 */

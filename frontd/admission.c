@@ -13,13 +13,6 @@
 
 enum { DESCRIPTORS_OF_ITS_OWN = 64 }; /* the loop, the listener, the backends, the supervisor */
 
-/* What the table is looked up by. The secret is the process' own: nobody outside can choose
- * addresses that all meet in one bucket. */
-struct address_key {
-    unsigned char secret[16];
-    struct address prefix;
-};
-
 struct address_use {
     struct address_key key;
     size_t connections, handshakes;
@@ -83,18 +76,10 @@ void admission_open(struct admission *admission, const struct frontd_options *op
 
 /* ---- addresses ------------------------------------------------------------------------------ */
 
-static struct address_key make_key(const struct admission *admission, const struct address *address)
-{
-    struct address_key key = {.prefix = address_prefix(address)};
-
-    memcpy(key.secret, admission->secret, sizeof(key.secret));
-    return key;
-}
-
 static struct address_use *find_use(const struct admission *admission,
                                     const struct address *address)
 {
-    struct address_key key = make_key(admission, address);
+    struct address_key key = address_make_key(admission->secret, address);
     struct address_use *use;
 
     HASH_FIND(hh, admission->by_address, &key, sizeof(key), use);
@@ -108,7 +93,7 @@ static struct address_use *need_use(struct admission *admission, const struct ad
     if (use)
         return use;
     use = memory_new(1, sizeof(*use));
-    use->key = make_key(admission, address);
+    use->key = address_make_key(admission->secret, address);
     HASH_ADD(hh, admission->by_address, key, sizeof(use->key), use);
     return use;
 }

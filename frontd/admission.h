@@ -21,7 +21,7 @@ struct admission {
     size_t connections, handshakes; /* under way */
     size_t connections_max, connections_per_address_max, handshakes_max, handshakes_per_address_max;
     size_t connections_open_to_all, in_flight_open_to_all; /* the rest is the operators' */
-    unsigned char secret[16];
+    unsigned char secret[ADDRESS_SECRET_BYTES];
     struct address_use *by_address; /* a row an address with a connection: as many at most */
     uint64_t *refused;              /* REFUSAL_COUNT counters, not owned */
 };

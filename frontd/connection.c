@@ -91,9 +91,11 @@ enum progress connection_end(struct connection *connection)
 
 enum progress connection_part(struct connection *connection)
 {
+    const struct address *limited = connection->place.use ? &connection->address : NULL;
+
     if (connection->ssl && SSL_is_init_finished(connection->ssl))
         SSL_shutdown(connection->ssl);
-    lingering_take(&connection->worker->lingering, steal_descriptor(&connection->fd));
+    lingering_take(&connection->worker->lingering, steal_descriptor(&connection->fd), limited);
     return connection_end(connection);
 }
 

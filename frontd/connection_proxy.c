@@ -38,7 +38,7 @@ static enum progress take_address(struct connection *connection, const struct ad
     if (refusal == REFUSAL_NONE)
         return GO_ON;
     admission_count(&worker->admission, refusal);
-    lingering_refuse(&worker->lingering, steal_descriptor(&connection->fd));
+    lingering_refuse(&worker->lingering, steal_descriptor(&connection->fd), source);
     return connection_end(connection);
 }
 

@@ -179,6 +179,7 @@ static void take_configuration(struct worker *worker, const struct msg_configure
     service_open_log(worker->service.name, frontd_option_table, &worker->options);
     worker->service.stop_seconds = worker->options.service_stop_seconds;
     admission_open(&worker->admission, &worker->options, worker->metrics->refusals_total);
+    lingering_open(&worker->lingering, (size_t)worker->options.limits_lingering_per_address);
     networks_read(&worker->options.listen_trusted_proxies, &worker->trusted_proxies);
     open_backends(worker);
     deny_link_open(worker);

@@ -97,6 +97,20 @@ def test_connections_of_one_address(make_stack):
     assert refusals(stack, "limits.connections_per_address reached")
 
 
+def test_what_lingers_by_address(make_stack):
+    stack = make_stack("--workers", "1", sets=("frontd.limits.connections_per_address=1",
+                                               "frontd.limits.lingering_per_address=2"))
+    worker, = stack.workers()
+    with descriptors_return(stack), contextlib.ExitStack() as held:
+        before = descriptors(stack)[worker]
+        held.enter_context(stack.connection(source="127.0.0.2"))
+        for _ in range(6):
+            assert held.enter_context(half_open(stack, "127.0.0.2")).recv(100) == ALERT
+        after = held.enter_context(stack.connection(source="127.0.0.3"))
+        assert after.ask(LIVEZ).status_code == 200
+        assert descriptors(stack)[worker] <= before + 4  # two connections, and two that linger
+
+
 def test_handshakes_in_all_and_of_one_address(make_stack):
     stack = make_stack("--workers", "1", sets=("frontd.limits.handshakes=5", "frontd.limits.handshakes_per_address=3"))
     with descriptors_return(stack):
