@@ -120,4 +120,31 @@ static void server_signal_and_wait(int number)
     waitpid(server.postmaster, NULL, 0);
 }
 
+/* ---- as its owner ---------------------------------------------------------------------------- */
+
+static inline void server_run(const char *sql)
+{
+    PGconn *admin = PQconnectdb(server.conninfo);
+    PGresult *result = PQexec(admin, sql);
+
+    ck_assert_msg(PQresultStatus(result) == PGRES_COMMAND_OK ||
+                      PQresultStatus(result) == PGRES_TUPLES_OK,
+                  "%s: %s", sql, PQerrorMessage(admin));
+    PQclear(result);
+    PQfinish(admin);
+}
+
+static inline long long server_number(const char *sql)
+{
+    PGconn *admin = PQconnectdb(server.conninfo);
+    PGresult *result = PQexec(admin, sql);
+    long long number;
+
+    ck_assert_msg(PQntuples(result) == 1, "%s: %s", sql, PQerrorMessage(admin));
+    number = atoll(PQgetvalue(result, 0, 0));
+    PQclear(result);
+    PQfinish(admin);
+    return number;
+}
+
 #endif
