@@ -7,7 +7,7 @@ from databases import database, migrated  # noqa: F401 (fixtures)
 from harness import Stack
 
 # The files that take longest are begun first.
-LONGEST = ("test_faults", "test_stack", "test_broken_back", "test_secrets", "test_http", "test_mesh")
+LONGEST = ("test_faults", "test_stack", "test_broken_backs", "test_broken_back", "test_secrets", "test_http", "test_mesh")
 
 
 def pytest_configure(config):
