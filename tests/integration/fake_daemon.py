@@ -20,7 +20,7 @@ listener.bind(path)
 if user:
     os.chmod(path, 0o666); os.setgroups([]); os.setgid(user); os.setuid(user)
 listener.listen(64)
-lock, role, peers, told = threading.Lock(), None, [], True
+lock, role, peers, told = threading.Lock(), None, [], False
 def end(peer):
     try: peer.shutdown(socket.SHUT_RDWR)
     except OSError: pass
@@ -88,12 +88,12 @@ def hello(name, version=1):
 
 
 class FakeDaemon:
-    """In the place of one daemon of a stack, from the next connection on. user: whose process it is, 0 for the stack's
-    (another's only for root)."""
+    """In the place of one daemon of a stack, or of its fake, from the next connection on. user: whose process it is, 0 for
+    the stack's (another's only for root)."""
 
     def __init__(self, stack, name, user=0):
         self.name, self.path = name, stack.folder.socket(name)
-        self.real = self.path.with_suffix(".real")
+        self.real = self.path.with_name(f"{name}{'-stranger' if user else ''}.real")
         self.path.rename(self.real)
         words = [PYTHON, "-c", FAKE, self.path, self.real, str(user)]
         spawn = subprocess.Popen if user else stack.spawn_as_owner

@@ -221,6 +221,23 @@ def test_every_event_came_through_once(own):
 # ---- somebody else's socket ----------------------------------------------------------------------
 
 
+if os.getuid() == 0:  # nobody else can be two users
+
+    def test_another_users_process_in_a_daemons_place(own):
+        pids, before = own.stack.pids(), own.refusals()["eventd"]
+        stranger = FakeDaemon(own.stack, "eventd", user=STRANGER)
+        own.fakes["eventd"].hand_on()
+        stranger.wait_taken()
+        wait_for(lambda: f"uid={STRANGER}" in own.stack.log("frontd"))
+        check_error(own.clients[0].get("/readyz"), 503, "UNAVAILABLE")
+        assert own.agent.heartbeat().status_code == 200
+        after = own.refusals()["eventd"]
+        assert {each: after[each] > before[each] for each in after} == {each: each == "user" for each in after}
+        stranger.close()
+        wait_for(lambda: own.clients[0].get("/readyz").status_code == 200, what="eventd back")
+        assert own.stack.pids() == pids
+
+
 def test_a_socket_that_somebody_else_listens_at(own):
     """A second frontd that expects another user than the stack's behind the sockets: it says nothing there, and ends."""
     folder = own.stack.folder
@@ -235,4 +252,4 @@ def test_a_socket_that_somebody_else_listens_at(own):
         frontd = own.stack.spawn_as_owner([folder.bin / "frontd", "-c", file], stderr=output)
         assert frontd.wait(timeout=15) != 0
     lines = [line for line in log.read_text().splitlines() if "none of backends.users" in line]
-    assert 1 <= len(lines) <= 5 and all(f"uid={own.stack.owner().pw_uid}" in line for line in lines)
+    assert 1 <= len(lines) <= 5 and "refusals=1" in lines[0] and all(f"uid={own.stack.owner().pw_uid}" in line for line in lines)
