@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { ACCEPTS_PER_TURN = 16, PAUSE_MS = 500, UNSENT_BYTES = 131072 };
+enum { ACCEPTS_PER_TURN = 4, PAUSE_MS = 500, UNSENT_BYTES = 131072 };
 
 /* Out of descriptors, as a rule: asking again at once would ask, and log, without end. */
 static void pause_accepting(struct worker *worker, int error)

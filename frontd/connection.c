@@ -52,9 +52,21 @@ void connection_set_timer(struct connection *connection)
         event_add(connection->timer, &limit);
 }
 
+/* Keeps count of the connections that wait for an answer. */
+static void change_state(struct connection *connection, enum connection_state state)
+{
+    struct worker *worker = connection->worker;
+
+    worker->answers_due += state == STATE_ANSWER;
+    worker->answers_due -= connection->state == STATE_ANSWER;
+    if (connection->state == STATE_ANSWER && worker->answers_due == 0)
+        connection_queue_resume(worker);
+    connection->state = state;
+}
+
 void connection_enter(struct connection *connection, enum connection_state state)
 {
-    connection->state = state;
+    change_state(connection, state);
     connection_set_timer(connection);
 }
 
@@ -63,6 +75,7 @@ void connection_close(struct connection *connection)
     struct worker *worker = connection->worker;
 
     DL_DELETE(worker->connections, connection);
+    change_state(connection, STATE_CLOSED);
     connection_unqueue(connection);
     admission_leave(&worker->admission, &connection->place);
     worker->metrics->connections--;

@@ -14,6 +14,7 @@ enum connection_state {
     STATE_BODY,
     STATE_ANSWER, /* a handler has the request */
     STATE_WRITE,
+    STATE_CLOSED, /* and about to be freed */
 };
 
 struct connection {
@@ -75,6 +76,9 @@ void connection_queue(struct connection *connection);
 
 /* Takes it out of the line, if it is in it. */
 void connection_unqueue(struct connection *connection);
+
+/* No answer is due any more: a turn that waited for them comes next. */
+void connection_queue_resume(struct worker *worker);
 
 /* ---- steps (connection_steps.c) ------------------------------------------------------------- */
 

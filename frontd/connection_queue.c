@@ -1,7 +1,9 @@
 /* Handshakes in line. A step of one costs a hundred times what a request costs, and anyone can ask
- * for them: so in each turn of the loop they get a short time together, in the order in which they
- * became ready, and connections that are through run in every turn. Where those are many, the time
- * is a share of what they took: nor may they keep others out. Touches the line and its event only.
+ * for them: so they get turns of their own, in the order in which they became ready, and
+ * connections that are through run in every turn of the loop. A turn waits a moment for answers
+ * that are on their way from the back daemons, and is one step long, or a share of the time that
+ * the line has waited for it: nor may those who ask without end keep others out. Touches the line
+ * and its event only.
  */
 #include "frontd/connection_internal.h"
 
@@ -11,37 +13,33 @@
 #include <utlist.h>
 
 enum {
-    TURN_US = 500, /* one step at least, and more while this lasts */
+    HOLD_US = 1000, /* the moment; an answer from memory takes a fifth of it */
+    SHARE = 3,      /* a turn lasts as long as the rest of the loop by this */
     TURN_MAX_US = 50000,
-    SHARE = 3, /* a turn lasts as long as the rest of the loop by this */
 };
+
+static int64_t min(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
 
 /* A time-out of nothing is due when the loop has looked at the sockets again; event_active() would
  * run before that. */
+static void schedule(struct worker *worker, int64_t in_us)
+{
+    const struct timeval when = {.tv_usec = in_us};
+
+    event_add(worker->turn, &when);
+}
+
 static void ask_for_turn(struct worker *worker)
 {
-    static const struct timeval at_once;
-
     worker->turn_asked_us = clock_monotonic_us();
-    event_add(worker->turn, &at_once);
+    schedule(worker, 0);
 }
 
-static int64_t turn_us(const struct worker *worker, int64_t now_us)
+static void run_turn(struct worker *worker, int64_t until_us)
 {
-    int64_t share = (now_us - worker->turn_asked_us) / SHARE;
-
-    if (share > TURN_MAX_US)
-        return TURN_MAX_US;
-    return share > TURN_US ? share : TURN_US;
-}
-
-static void on_turn(evutil_socket_t fd, short what, void *arg)
-{
-    struct worker *worker = arg;
-    int64_t now_us = clock_monotonic_us(), until_us = now_us + turn_us(worker, now_us);
-
-    (void)fd;
-    (void)what;
     while (worker->queue) {
         struct connection *connection = worker->queue;
 
@@ -52,6 +50,25 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
     }
     if (worker->queue)
         ask_for_turn(worker);
+}
+
+static void on_turn(evutil_socket_t fd, short what, void *arg)
+{
+    struct worker *worker = arg;
+    int64_t now_us = clock_monotonic_us(), waited_us = now_us - worker->turn_asked_us;
+
+    (void)fd;
+    (void)what;
+    if (worker->answers_due > 0 && waited_us < HOLD_US)
+        schedule(worker, HOLD_US - waited_us);
+    else
+        run_turn(worker, now_us + min(waited_us / SHARE, TURN_MAX_US));
+}
+
+void connection_queue_resume(struct worker *worker)
+{
+    if (worker->queue)
+        schedule(worker, 0);
 }
 
 void connection_queue(struct connection *connection)
