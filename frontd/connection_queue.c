@@ -59,16 +59,19 @@ static void on_turn(evutil_socket_t fd, short what, void *arg)
 
     (void)fd;
     (void)what;
-    if (worker->answers_due > 0 && waited_us < HOLD_US)
+    worker->turn_held = worker->answers_due > 0 && waited_us < HOLD_US;
+    if (worker->turn_held)
         schedule(worker, HOLD_US - waited_us);
     else
         run_turn(worker, now_us + min(waited_us / SHARE, TURN_MAX_US));
 }
 
+/* A turn that is not held is due already: scheduled again before it has run, it would never run. */
 void connection_queue_resume(struct worker *worker)
 {
-    if (worker->queue)
+    if (worker->turn_held)
         schedule(worker, 0);
+    worker->turn_held = false;
 }
 
 void connection_queue(struct connection *connection)

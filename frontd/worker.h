@@ -45,6 +45,7 @@ struct worker {
     struct connection *queue; /* handshakes with something to do, in line */
     struct event *turn;       /* theirs */
     int64_t turn_asked_us;    /* monotonic: when it was asked for */
+    bool turn_held;           /* it waits for answers */
     size_t answers_due;       /* requests that wait for a back daemon */
     struct deny deny;
     struct event *deny_timer;   /* asks for the list again */
