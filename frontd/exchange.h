@@ -23,7 +23,7 @@ enum route_number {
 };
 
 /* Who reads a route's query: nobody, and parameters are refused; or its handler. */
-enum route_query { NO_QUERY, QUERY_TABLE };
+enum route_query { NO_QUERY, QUERY_TABLE, ANY_QUERY };
 
 struct route {
     enum route_number number;

@@ -88,7 +88,7 @@ static bool query_accepted(struct exchange *exchange)
 {
     struct parameter_value none;
 
-    return exchange->route->query == QUERY_TABLE || parameters_read(exchange, NULL, 0, &none);
+    return exchange->route->query != NO_QUERY || parameters_read(exchange, NULL, 0, &none);
 }
 
 void routes_dispatch(struct exchange *exchange)
