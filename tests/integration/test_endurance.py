@@ -127,7 +127,8 @@ def bad_actions(stack):
 
     def frames():
         name = random.choice(("keeper", "registryd", "auditd", "eventd"))
-        exchange(stack, stack.folder.socket(name), [random.choice(list(CASES.values()))], 1)
+        _, data = random.choice(list(CASES.values()))
+        exchange(stack, stack.folder.socket(name), [data], 1)
         time.sleep(0.5)
 
     def hints():

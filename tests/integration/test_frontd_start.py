@@ -29,8 +29,8 @@ class Start:
     def __init__(self, stack):
         self.stack, self.before = stack, len(stack.log("frontd"))
         log = open(stack.folder.log_file("frontd"), "ab")
-        self.process = stack.spawn_as_owner([stack.build / "bin" / "frontd", "-c",
-                                             stack.folder.configuration("frontd")], stdout=log, stderr=log)
+        words = [stack.folder.bin / "frontd", "-c", stack.folder.configuration("frontd")]
+        self.process = stack.spawn_as_owner(words, stdout=log, stderr=log)
         log.close()
 
     def log(self):
