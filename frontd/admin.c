@@ -17,7 +17,7 @@
 #include <unistd.h>
 #include <utlist.h>
 
-enum { CLIENTS_MAX = 16, LIFE_MS = 10000, PAUSE_MS = 500 };
+enum { CLIENTS_MAX = 16, LIFE_MS = 10000, LAST_CALL_MS = 1000, PAUSE_MS = 500 };
 
 struct admin_client {
     struct admin *admin;
@@ -48,6 +48,7 @@ static void client_close(struct admin_client *client)
     bufferevent_free(client->io); /* the socket with it */
     event_free(client->deadline);
     free(client);
+    worker_finish_when_done(admin->worker);
 }
 
 /* ---- answering ------------------------------------------------------------------------------ */
@@ -129,10 +130,12 @@ static void on_sent(struct bufferevent *io, void *arg)
 
     if (evbuffer_get_length(bufferevent_get_output(io)) > 0)
         return;
-    if (client->answered && client->ended)
+    if (client->answered && client->ended) {
         client_close(client);
-    else if (client->answered)
+    } else if (client->answered) {
         shutdown(bufferevent_getfd(io), SHUT_WR);
+        worker_finish_when_done(client->admin->worker);
+    }
 }
 
 /* Whoever says no more may wait for its answer still. */
@@ -222,13 +225,41 @@ struct admin *admin_open(struct worker *worker, int listener)
     return admin;
 }
 
+static bool is_owed(const struct admin_client *client)
+{
+    return !client->answered || evbuffer_get_length(bufferevent_get_output(client->io)) > 0;
+}
+
+bool admin_is_done(const struct admin *admin)
+{
+    const struct admin_client *client;
+
+    if (!admin)
+        return true;
+    DL_FOREACH(admin->clients, client)
+    {
+        if (is_owed(client))
+            return false;
+    }
+    return true;
+}
+
+/* Who has just connected has a question to ask, and gets a moment for it. */
 void admin_stop(struct admin *admin)
 {
+    const struct timeval last_call = clock_timeval(LAST_CALL_MS);
+    struct admin_client *client;
+
     if (!admin || !admin->listener)
         return;
     event_free(admin->accept_again);
     evconnlistener_free(admin->listener);
     admin->listener = NULL;
+    DL_FOREACH(admin->clients, client)
+    {
+        if (!client->scrape && !client->answered)
+            event_add(client->deadline, &last_call);
+    }
 }
 
 void admin_close(struct admin *admin)

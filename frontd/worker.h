@@ -67,7 +67,8 @@ bool worker_tell(struct worker *worker, enum proto_peer peer, enum message_type 
  * operators' share; counted when not. */
 bool worker_may_call(struct worker *worker, enum proto_peer peer, bool is_operator);
 
-/* To be called when a connection has gone or a note is answered: a drain ends with the last. */
+/* To be called when a connection has gone, or a note or a scrape is answered: a drain ends with the
+ * last. */
 void worker_finish_when_done(struct worker *worker);
 
 /* ---- metrics (worker_metrics.c) ------------------------------------------------------------- */
@@ -94,6 +95,9 @@ struct admin *admin_open(struct worker *worker, int listener);
 
 /* Accepts no more; harmless with NULL. */
 void admin_stop(struct admin *admin);
+
+/* Whether nobody there waits for an answer; true with NULL. */
+bool admin_is_done(const struct admin *admin);
 
 /* Closes listener and connections; harmless with NULL. */
 void admin_close(struct admin *admin);

@@ -124,7 +124,7 @@ static void accept_when_complete(struct worker *worker)
 void worker_finish_when_done(struct worker *worker)
 {
     if (worker->service.draining && !worker->connections && worker->lingering.count == 0 &&
-        (!worker->notes || notes_settled(worker->notes)))
+        admin_is_done(worker->admin) && (!worker->notes || notes_settled(worker->notes)))
         service_stop(&worker->service);
 }
 

@@ -319,11 +319,12 @@ def test_every_refused_handshake_is_an_event_with_its_reason(stack):
 
 
 def test_the_system_tenant_reads_failures(stack):
-    reason_of(stack, *stack.cert("", names=[]))
+    tenant = unique("tenant")
+    reason_of(stack, *stack.cert(stack.agent_id(tenant, "a"), **BROKEN["other CA"](stack)))  # which proves nothing
     page = stack.operator("auditor", "_system").get("/v1/security/events", params={"type": "auth.mtls_failure"}).json()
     assert page["count"] >= 1
     assert {e["event_type"] for e in page["events"]} == {"auth.mtls_failure"}
-    others = stack.operator("auditor").get("/v1/security/events", params={"type": "auth.mtls_failure"}).json()
+    others = stack.operator("auditor", tenant).get("/v1/security/events", params={"type": "auth.mtls_failure"}).json()
     assert others["count"] == 0
 
 

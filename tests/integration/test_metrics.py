@@ -287,7 +287,8 @@ def test_those_who_leave_in_the_middle_leave_nothing(stack):
     for sent in (b"", GET_METRICS[:10], GET_METRICS) * 20:
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(path)
-            client.sendall(sent)
+            with contextlib.suppress(BrokenPipeError):  # they come more quickly than they are found gone, to the bound
+                client.sendall(sent)
     wait_for(lambda: is_answered(stack))
     assert stack.pids() == pids
     wait_for(lambda: scrape(stack).value("backend_requests_in_flight", backend="auditd") <= 1)
@@ -359,3 +360,17 @@ def test_on_loopback(tmp_path):
         assert not os.path.exists(own.env["CAF_METRICS_SOCKET"])
     finally:
         own.close()
+
+
+def test_who_has_connected_is_answered_though_frontd_is_told_to_stop(make_stack):
+    stack = make_stack("--workers", "1")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(stack.env["CAF_METRICS_SOCKET"])
+        assert is_answered(stack)  # and so the one before has been accepted
+        os.kill(stack.pid("frontd"), signal.SIGTERM)
+        wait_for(lambda: re.search("daemon=frontd-worker msg=draining", stack.log("frontd")))
+        client.sendall(GET_METRICS)
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
+    wait_for(lambda: not stack.runs("frontd"))
+    stack.start("frontd")
