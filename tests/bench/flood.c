@@ -169,6 +169,7 @@ int main(int argc, char **argv)
     raise_limit();
     run_behind();
     signal(SIGTERM, on_signal);
+    signal(SIGPIPE, SIG_IGN); /* the server may end a connection at any moment */
     if (puts("ready") == EOF || fflush(stdout) != 0)
         err(1, "stdout");
     while (!is_over) {

@@ -12,6 +12,7 @@ LONGEST = ("test_faults", "test_stack", "test_broken_backs", "test_broken_back",
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "long: takes minutes; run by make check-long only")
+    config.addinivalue_line("markers", "alone: measures milliseconds; make check-long runs nothing beside it")
 
 
 def pytest_collection_modifyitems(items):

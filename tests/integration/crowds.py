@@ -47,14 +47,32 @@ def check_exactly_once(stack, tenant, answers):
     assert set(enrollments(stack, tenant).values()) == {1}
 
 
-class Load:
+class Beside:
+    """Threads beside what is done within a `with`, one a tuple of arguments; run ends when self.stopping is set."""
+
+    def __init__(self, run, arguments):
+        self.stopping = threading.Event()
+        self.threads = [threading.Thread(target=run, args=each) for each in arguments]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+
+
+class Load(Beside):
     """Agents that register again and again, some on a new connection each time, until told to stop."""
 
     def __init__(self, stack, count=10):
         self.stack, self.tenant = stack, unique("load")
         self.agents = [stack.agent(tenant=self.tenant) for _ in range(count)]
-        self.answers, self.stopping = [], threading.Event()
-        self.threads = [threading.Thread(target=self.run, args=pair) for pair in enumerate(self.agents)]
+        self.answers = []
+        super().__init__(self.run, enumerate(self.agents))
 
     def run(self, number, agent):
         turn = 0
@@ -68,16 +86,6 @@ class Load:
                 self.answers.append(error)
             if client is not agent.client:
                 client.close()
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stopping.set()
-        for thread in self.threads:
-            thread.join()
 
     def good(self):
         return [answer for answer in self.answers if getattr(answer, "status_code", 0) in (200, 201)]

@@ -6,13 +6,13 @@ import socket
 import ssl
 import statistics
 import struct
-import threading
 import time
 from pathlib import Path
 
 import httpx
 import pytest
 from caf_dev import authority
+from crowds import Beside
 from harness import DAEMONS, REPOSITORY, request, unique, wait_for
 from nodes import Redis
 from test_frames import CASES, exchange
@@ -27,13 +27,13 @@ SAMPLE_SECONDS = 0.5
 ENDED = (OSError, ssl.SSLError, httpx.HTTPError)  # a refusal, as a client sees it
 
 
-class Clients:
+class Clients(Beside):
     """Threads that do their one thing again and again, until the end; what none of them may raise is kept."""
 
     def __init__(self, actions):
-        self.stopping, self.wrong = threading.Event(), []
+        self.wrong = []
         self.turns = {action.__name__: 0 for action in actions}
-        self.threads = [threading.Thread(target=self.run, args=[action]) for action in actions]
+        super().__init__(self.run, [[action] for action in actions])
 
     def run(self, action):
         while not self.stopping.is_set():
@@ -43,16 +43,6 @@ class Clients:
             except Exception as error:  # told at the end
                 self.wrong.append((action.__name__, repr(error)))
                 return
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stopping.set()
-        for thread in self.threads:
-            thread.join()
 
 
 # ---- good clients --------------------------------------------------------------------------------

@@ -171,6 +171,7 @@ def test_new_clients_come_in_beside_a_crowd_that_asks(make_stack):
 
 
 @pytest.mark.long
+@pytest.mark.alone
 def test_two_thousand_handshakes_a_second(make_stack):
     """More than a worker can refuse in full: what is beyond the limits by address is refused before TLS begins."""
     stack, rounds = make_stack("--workers", "1", build=REPOSITORY / "build"), 20

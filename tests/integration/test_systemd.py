@@ -13,11 +13,11 @@ import signal
 import socket
 import struct
 import subprocess
-import threading
 import time
 
 import pytest
 from caf_dev import parts, processes
+from crowds import Beside
 from harness import PYTHON, request, unique, wait_for
 
 BACK = ("keeper", "registryd", "auditd", "eventd")
@@ -155,13 +155,13 @@ def hold(stack):
         stack.start(each.name)
 
 
-class Load:
+class Load(Beside):
     """Agents that register on a connection of their own each time, one after the other, until told to stop."""
 
     def __init__(self, stack, count=3):
-        self.stack, self.seen, self.stopping = stack, collections.Counter(), threading.Event()
+        self.stack, self.seen = stack, collections.Counter()
         self.agents = [stack.agent() for _ in range(count)]
-        self.threads = [threading.Thread(target=self.run, args=[agent]) for agent in self.agents]
+        super().__init__(self.run, [[agent] for agent in self.agents])
 
     def run(self, agent):
         body = json.dumps({"hostname": agent.name}).encode()
@@ -172,16 +172,6 @@ class Load:
                 self.seen[answer.status_code] += 1
             except Exception as error:  # what the client saw is the result
                 self.seen[repr(error)] += 1
-
-    def __enter__(self):
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stopping.set()
-        for thread in self.threads:
-            thread.join()
 
     def progress(self):
         """Waits until each agent had more answers."""
