@@ -2,11 +2,16 @@
 
 import os
 import signal
+from pathlib import Path
 
 from connection import request
 from harness import wait_for
 
 LIVEZ = request("GET", "/livez")
+
+
+def sleeps(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("S")
 
 
 def test_requests_that_have_just_arrived_are_answered(make_stack):
@@ -19,6 +24,7 @@ def test_requests_that_have_just_arrived_are_answered(make_stack):
     os.kill(worker, signal.SIGSTOP)
     os.kill(stack.pid("frontd"), signal.SIGTERM)
     wait_for(lambda: "draining" in stack.log("frontd"))
+    wait_for(lambda: sleeps(stack.pid("frontd")), what="the supervisor's word to the worker, which follows that line")
     for connection in asking:
         connection.send(LIVEZ)
     os.kill(worker, signal.SIGCONT)
